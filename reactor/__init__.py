@@ -1,0 +1,1 @@
+"""reactor: a reactive, transactional backend in Python."""

@@ -1,0 +1,226 @@
+"""The Protocols a store fulfils, with the promises the engine relies on.
+
+Split by who calls: a ``StoreSnapshot`` reads, a ``Head`` writes groups of commits while it holds the head of the
+commit log, a ``Store`` opens, pins snapshots, reads the log, and changes the stored schema.
+
+Words: ``ts`` is the position of a commit in the log. A *durable* commit survives ``kill -9`` and power loss.
+On an embedded store no coroutine here suspends but ``Head.write`` and the schema operations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import NamedTuple, NewType, Protocol
+
+from reactor.schema.catalog import IndexDef, Table
+
+__all__ = [
+    "Commit",
+    "Head",
+    "LogEntry",
+    "LoggedWrite",
+    "RequestKey",
+    "RequestRecord",
+    "Row",
+    "Store",
+    "StoreSnapshot",
+    "StoredIndex",
+    "StoredTable",
+    "Ts",
+    "Write",
+]
+
+Ts = NewType("Ts", int)
+
+
+class Row(NamedTuple):
+    """One document as stored. ``json`` is its whole text in the wire's encoding, ``_id`` and ``_creationTime`` included."""
+
+    id: str
+    ts: Ts  # of the commit that wrote it; 0 while it is not committed
+    json: str
+    key: bytes = b""  # in the index that was scanned; empty after a get
+
+
+class Write(NamedTuple):
+    """One document changed by a commit. ``before`` is None for an insert, ``after`` for a delete.
+
+    ``before_keys`` and ``after_keys`` are the document's keys in ``table.indexes``, in that order; empty where
+    there is no document.
+    """
+
+    table: Table
+    id: str
+    before: str | None
+    after: str | None
+    before_keys: tuple[bytes, ...]
+    after_keys: tuple[bytes, ...]
+
+
+class RequestKey(NamedTuple):
+    """Names one mutation of one client session: what makes it happen once however often it is sent."""
+
+    session: str
+    request: int
+
+
+class RequestRecord(NamedTuple):
+    """The remembered answer of a mutation that committed: what its caller got the first time."""
+
+    ts: Ts
+    result: bytes  # JSON text of the value
+    log_lines: tuple[str, ...]
+
+
+@dataclass(slots=True)
+class Commit:
+    """A mutation to be written. ``ts`` is assigned by the committer while it holds the head."""
+
+    writes: Sequence[Write]
+    request: RequestKey | None = None
+    result: bytes = b"null"
+    log_lines: tuple[str, ...] = ()
+    ts: Ts = Ts(0)
+
+
+class LoggedWrite(NamedTuple):
+    """One document of a log entry."""
+
+    table: str
+    id: str
+    before: str | None
+    after: str | None
+
+
+class LogEntry(NamedTuple):
+    """One commit as the log keeps it."""
+
+    ts: Ts
+    writes: tuple[LoggedWrite, ...]
+
+
+class StoreSnapshot(Protocol):
+    """The durable database as of ``ts``, for as long as it is not released. Several may be open at once."""
+
+    ts: Ts
+
+    async def get(self, table: Table, id: str) -> Row | None:
+        """The document with this id in this table, or None."""
+        ...
+
+    async def scan(self, index: IndexDef, lo: bytes, hi: bytes, *, reverse: bool, limit: int) -> list[Row]:
+        """At most ``limit`` rows with ``lo <= key < hi``, by ascending key, or descending with ``reverse``."""
+        ...
+
+    async def find_request(self, key: RequestKey) -> RequestRecord | None:
+        """The remembered answer of this request, or None."""
+        ...
+
+    def release(self) -> None:
+        """End the snapshot. Idempotent; no call may be in progress and none may follow."""
+        ...
+
+
+class Head(Protocol):
+    """The head of the commit log, held exclusively among all nodes."""
+
+    ts: Ts  # of the newest durable commit, any node's
+
+    async def entries_after(self, ts: Ts) -> list[LogEntry]:
+        """What other nodes committed after ``ts``, in order. Empty on a store of one process."""
+        ...
+
+    async def write(self, commits: Sequence[Commit]) -> None:
+        """Write rows, key columns, log entries and request records of all ``commits`` in one database transaction.
+
+        Each commit's ``ts`` is set, is above ``self.ts``, and grows along the sequence. Several writes of one
+        document follow each other in that order. Durable when it returns; a snapshot pinned from then on is at
+        the last commit's ``ts``. A commit without writes and without a request leaves no trace.
+
+        Raises:
+            StoreFull, StoreError: nothing of the group was written and the store goes on at the old head.
+
+        Cancelling the caller does not cancel the write: it runs to its end, and the caller waits for it.
+        """
+        ...
+
+
+class StoredIndex(NamedTuple):
+    """An index as the database has it."""
+
+    name: str
+    fields: tuple[str, ...]  # dotted paths by wire name, without the implicit ones
+    ready: bool  # False while it is being backfilled
+
+
+class StoredTable(NamedTuple):
+    """A table as the database has it, whether the schema still names it or not."""
+
+    name: str
+    number: int  # in ids; never reused
+    indexes: tuple[StoredIndex, ...]
+    shape: str  # description of the documents that all of its rows are known to fit; "" when never checked
+
+
+class Store(Protocol):
+    """A database. Made and opened by the assembly, closed once."""
+
+    def snapshot(self) -> StoreSnapshot:
+        """Pin the newest durable commit that ``Head.write`` has returned for. Never blocks, never waits."""
+        ...
+
+    def head(self) -> AbstractAsyncContextManager[Head]:
+        """Hold the log's head. Commits of all nodes take turns in it."""
+        ...
+
+    async def log_after(self, ts: Ts, *, until: Ts | None = None, limit: int = 1000) -> list[LogEntry]:
+        """Durable entries with ``ts < entry.ts <= until`` in order, at most ``limit``.
+
+        Raises:
+            StoreError: code ``LogTrimmed``, when entries after ``ts`` have been trimmed away.
+        """
+        ...
+
+    async def trim(self, *, log_before: Ts, requests_before: Ts) -> None:
+        """Forget log entries and request records below these positions, in bounded steps."""
+        ...
+
+    # --- the stored schema: called by a push only, one push at a time
+
+    def tables(self) -> Mapping[str, StoredTable]:
+        """What the database has, by table name."""
+        ...
+
+    async def create_table(self, name: str) -> StoredTable:
+        """Add a table, empty, with ``by_creation_time`` ready. Its number is the next free one from 10001 up."""
+        ...
+
+    async def create_index(self, table: str, name: str, fields: tuple[str, ...]) -> None:
+        """Add an index, not ready: commits do not write its key column yet and rows have none.
+
+        A ready index of the same name and other fields goes on serving until ``finish_schema``. One that is
+        already there and not ready is started anew.
+        """
+        ...
+
+    async def fill_index(self, table: str, name: str, rows: Sequence[tuple[str, Ts, bytes]]) -> None:
+        """Set the key of the not-ready index ``name`` of the rows ``(id, ts, key)`` that are still at version ``ts``."""
+        ...
+
+    async def build_index(self, table: str, name: str) -> None:
+        """Build the b-tree of a not-ready index over the keys filled so far. May take long; reads go on, writes wait."""
+        ...
+
+    async def finish_schema(self, tables: Sequence[Table]) -> None:
+        """In one transaction: make every not-ready index of ``tables`` ready, drop indexes that they no longer have,
+        and remember each table's ``shape``. Tables not named keep their data and indexes.
+
+        The caller guarantees that no commit is in flight and that every row of a not-ready index has its key.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Finish what is being written and release the file or the connections. Idempotent."""
+        ...

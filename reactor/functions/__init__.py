@@ -1,0 +1,1 @@
+"""Users' functions: declaring, finding and running them."""

@@ -1,0 +1,70 @@
+"""Every number that a client or a function can meet, with its unit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["DEFAULT_LIMITS", "Limits"]
+
+KIB = 1024
+MIB = 1024 * KIB
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The limits of one backend. Meeting one raises ``LimitExceeded`` naming it, or closes the offending connection.
+
+    Sizes count by the formula of ``reactor.values.codec.size`` unless said otherwise.
+    """
+
+    # Values and documents
+    document_size_bytes: int = 1 * MIB
+    document_depth: int = 16  # a scalar has depth 0
+    value_depth: int = 64  # of arguments and results
+    object_fields: int = 1024
+    array_elements: int = 8192
+    field_name_chars: int = 1024
+    identifier_chars: int = 64  # of tables, indexes, functions and top-level document fields
+    arguments_size_bytes: int = 16 * MIB
+    result_size_bytes: int = 16 * MIB
+
+    # Schema
+    tables: int = 10_000
+    indexes_per_table: int = 64
+    fields_per_index: int = 16
+
+    # One transaction
+    documents_read: int = 32_000
+    bytes_read: int = 16 * MIB  # JSON text of the documents
+    index_ranges_read: int = 4096  # every get and every query is one
+    documents_written: int = 16_000
+    bytes_written: int = 16 * MIB
+    page_items: int = 32_000
+    page_split_items: int = 6144  # a page above it recommends its own split
+    function_time_s: float = 1.0  # computing, the database's time not counted
+    function_wait_s: float = 10.0  # a query or mutation that neither computes nor ends
+    action_time_s: float = 600.0
+    call_depth: int = 32  # nested ctx.run_query / ctx.run_mutation
+    mutation_attempts: int = 5
+    log_lines: int = 256
+    log_line_chars: int = 4096
+    error_message_chars: int = 64 * KIB
+
+    # One connection
+    frame_size_bytes: int = 32 * MIB  # received
+    sent_frame_size_bytes: int = 5_000_000  # larger transitions are chunked or fragmented
+    queries_per_session: int = 10_000
+    mutations_queued_per_session: int = 1000
+    actions_running_per_session: int = 1000
+    http_body_size_bytes: int = 16 * MIB + 2000
+    http_batch_queries: int = 1000
+    close_timeout_s: float = 10.0  # a reader that never reads is dropped this long after the close
+    ping_after_s: float = 15.0  # of silence
+    silent_client_s: float = 120.0  # a client that answers no WebSocket ping for this long is dropped
+
+    # Kept in the database
+    request_retention_s: float = 14 * 86_400.0
+    log_retention_s: float = 7 * 86_400.0
+
+
+DEFAULT_LIMITS = Limits()

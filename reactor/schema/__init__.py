@@ -1,0 +1,1 @@
+"""What users declare: documents, indexes, and the catalog of one schema."""

@@ -1,0 +1,1 @@
+"""Serving an app over WebSocket and HTTP."""

@@ -1,0 +1,1 @@
+"""Stores: what fulfils ``reactor.engine.store``."""

@@ -1,0 +1,1 @@
+"""What a value is: its encodings, its order, its ids. Pure functions."""
