@@ -1,0 +1,290 @@
+"""Live queries: one run, one result, many watchers.
+
+A live query is a function with arguments, and an identity if the function looked at it. However many watch it, it runs
+once for each commit that touched what it read. Its result is whatever the run gave, an ``Outcome``; this module never
+looks inside.
+
+The registration race (a commit between the end of a run and the registration of its read set) is closed in
+``LiveQuery._settle``: the commit log is asked from the run's ts on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Hashable, Sequence
+from typing import Any, Generic, Protocol, TypeVar
+
+from reactor.engine.commit_log import CommitLog, Published
+from reactor.engine.eager import start
+from reactor.engine.read_set import ReadSet
+from reactor.engine.runtime import Runtime
+from reactor.engine.snapshot import Pin
+from reactor.engine.store import Ts
+from reactor.engine.subscriptions import Subscriptions
+from reactor.engine.transaction import Base, Transaction
+from reactor.limits import Limits
+
+__all__ = ["LiveQueries", "LiveQuery", "Outcome", "Run", "Subscription", "Watcher"]
+
+
+class Outcome(Protocol):
+    """What one run of a query gave, a failure included. Immutable."""
+
+    @property
+    def identity_used(self) -> bool:
+        """Whether the function looked at who calls: then the result is that caller's alone."""
+        ...
+
+    @property
+    def journal(self) -> str | None:
+        """Passed to the next run: what lets a page keep its end."""
+        ...
+
+    @property
+    def joinable(self) -> bool:
+        """Whether a newcomer would be served by this result; else it gets a run of its own."""
+        ...
+
+    def same_as(self, other: Any) -> bool:
+        """Whether a watcher could not tell this result from ``other``."""
+        ...
+
+
+O = TypeVar("O", bound=Outcome)  # noqa: E741 - the outcome's type
+
+#: Runs the query once. Gives an outcome for every failure of the function; raises only for our own bugs.
+Run = Callable[[Transaction, str | None], Coroutine[Any, Any, O]]
+
+
+class Watcher(Protocol):
+    """Who holds subscriptions: one client session."""
+
+    def invalidated(self, subscription: Subscription[Any]) -> None:
+        """The result is stale. Called in the turn of the loop that published the commit: note it, schedule, return."""
+        ...
+
+
+class Subscription(Generic[O]):
+    """One watcher's hold on a live query. Made by ``LiveQueries.subscribe``; closed once."""
+
+    __slots__ = ("_identity", "_journal", "_key", "_live", "_queries", "_run", "watcher")
+
+    def __init__(self, queries: LiveQueries[O], key: Hashable, identity: Hashable, journal: str | None, run: Run[O], watcher: Watcher) -> None:
+        self._queries = queries
+        self._key = key
+        self._identity = identity
+        self._journal = journal
+        self._run = run
+        self.watcher = watcher
+        self._live = queries._join(self, key, identity, journal, run)
+
+    def at(self, pin: Pin) -> O | asyncio.Future[O]:
+        """The result as of the pinned ts: at once when it is known or the run did not suspend, else a future.
+
+        Cancelling the future cancels this wait, not the run, which others may share.
+        """
+        outcome = self._live.at(pin)
+        if isinstance(outcome, asyncio.Future):
+            return asyncio.ensure_future(self._later(outcome, pin.retain()))
+        if self._foreign(outcome):
+            return self.at(pin)
+        return outcome
+
+    def close(self) -> None:
+        """Stop watching. Idempotent."""
+        self._live.leave(self)
+
+    async def _later(self, running: asyncio.Future[O], pin: Pin) -> O:
+        try:
+            outcome = await asyncio.shield(running)
+            if self._foreign(outcome):
+                again = self.at(pin)
+                return await again if isinstance(again, asyncio.Future) else again
+            return outcome
+        finally:
+            pin.release()
+
+    def _foreign(self, outcome: O) -> bool:
+        """Move to a live query of this identity's own when ``outcome`` turned out to depend on another's."""
+        if not outcome.identity_used or self._live.identity == self._identity:
+            return False
+        self._live.leave(self)
+        self._live = self._queries._join(self, self._key, self._identity, self._journal, self._run)
+        return True
+
+
+class LiveQuery(Generic[O]):
+    """See the module. Owned by ``LiveQueries``; lives as long as it has subscriptions.
+
+    Invariants: ``outcome`` is the result at every ts with ``ts <= t < invalid_at`` (without end while None, as far as
+    commits are published); while it has one, its read set is registered as of ``ts``.
+    """
+
+    __slots__ = ("_journal", "_queries", "_run", "_running", "identity", "invalid_at", "outcome", "slot", "subscriptions", "ts")
+
+    def __init__(self, queries: LiveQueries[O], slot: Hashable, identity: Hashable, journal: str | None, run: Run[O]) -> None:
+        self._queries = queries
+        self._run = run
+        self._journal = journal
+        self._running: dict[Ts, asyncio.Future[O]] = {}
+        self.slot = slot
+        self.identity = identity
+        self.outcome: O | None = None
+        self.ts = Ts(0)
+        self.invalid_at: Ts | None = None
+        self.subscriptions: dict[Subscription[O], None] = {}
+
+    def at(self, pin: Pin) -> O | asyncio.Future[O]:
+        """The result as of ``pin.ts``, running the query there if no known one covers it."""
+        ts = pin.ts
+        if self.outcome is not None and self.ts <= ts and (self.invalid_at is None or ts < self.invalid_at):
+            return self.outcome
+        running = self._running.get(ts)
+        if running is not None:
+            return running
+        result = start(self._evaluate(pin.retain()))
+        if isinstance(result, asyncio.Task):
+            self._running[ts] = result
+            result.add_done_callback(lambda task: self._ended(ts, task))
+        return result
+
+    def leave(self, subscription: Subscription[O]) -> None:
+        """One subscription fewer; the last one ends the live query."""
+        if self.subscriptions.pop(subscription, self) is None and not self.subscriptions:
+            self._queries._end(self)
+
+    def invalidate(self, ts: Ts) -> None:
+        """A commit at ``ts`` overlapped what the result was computed from."""
+        if self.invalid_at is None:
+            self.invalid_at = ts
+            for subscription in list(self.subscriptions):
+                subscription.watcher.invalidated(subscription)
+
+    def restart(self) -> None:
+        """The code changed: no result so far holds at any ts, those being computed included."""
+        self._running = {}
+        self.outcome = None
+        self._queries._subscriptions.remove(self)
+        for subscription in list(self.subscriptions):
+            subscription.watcher.invalidated(subscription)
+
+    async def _evaluate(self, pin: Pin) -> O:
+        queries = self._queries
+        generation = queries.generation
+        tx = Transaction(Base(pin.snapshot), now_ms=queries.runtime.now_ns() / 1e6, limits=queries.limits, read_only=True)
+        try:
+            outcome = await self._run(tx, self._journal)
+        finally:
+            tx.close()
+            pin.release()
+        queries.runs += 1
+        if generation == queries.generation and pin.ts >= self.ts and self.subscriptions:
+            return self._settle(outcome, pin.ts, tx.read_set)
+        return outcome
+
+    def _settle(self, outcome: O, ts: Ts, read_set: ReadSet) -> O:
+        """Keep ``outcome`` as the newest, registered for what it read."""
+        known = self.outcome
+        if known is not None and known.journal == outcome.journal and known.identity_used == outcome.identity_used and known.same_as(outcome):
+            outcome = known  # so that watchers see by identity that nothing changed
+        self.outcome = outcome
+        self.ts = ts
+        self.invalid_at = None
+        self._journal = outcome.journal
+        self._queries._subscriptions.replace(self, read_set)
+        self._queries._place(self)
+        overlap = self._queries.log.first_overlap(read_set, ts)
+        if overlap is not None:
+            self.invalidate(overlap)
+        return outcome
+
+    def _ended(self, ts: Ts, task: asyncio.Future[O]) -> None:
+        if self._running.get(ts) is task:
+            del self._running[ts]
+
+
+_SHARED = object()
+
+
+class LiveQueries(Generic[O]):
+    """All live queries of a node.
+
+    Attributes:
+        runs: how often any query ran, for metrics and for tests of what a commit re-runs.
+        generation: grows with every push of code.
+    """
+
+    def __init__(self, log: CommitLog, runtime: Runtime, limits: Limits) -> None:
+        self.log = log
+        self.runtime = runtime
+        self.limits = limits
+        self.runs = 0
+        self.generation = 0
+        self._slots: dict[Hashable, LiveQuery[O]] = {}
+        self._all: dict[LiveQuery[O], None] = {}
+        self._subscriptions: Subscriptions[LiveQuery[O]] = Subscriptions()
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+    def subscribe(self, key: Hashable, identity: Hashable, run: Run[O], watcher: Watcher, *, journal: str | None = None) -> Subscription[O]:
+        """Watch a query. Nothing runs before ``Subscription.at``.
+
+        Args:
+            key: function and arguments: who gives equal keys gives runs that differ in their identity only.
+            identity: who calls. Results that did not look at it are shared between all identities.
+            journal: of the client's last result, when it resumes a page.
+        """
+        return Subscription(self, key, identity, journal, run, watcher)
+
+    def publish(self, commits: Sequence[Published]) -> None:
+        """Make stale what ``commits`` touched, and tell the watchers. Called once for each group, in ts order."""
+        for commit in commits:
+            for live in self._subscriptions.overlapping(commit.writes):
+                live.invalidate(commit.ts)
+
+    def restart_all(self) -> None:
+        """New code is in force: every live query runs again with it."""
+        self.generation += 1
+        for live in list(self._all):
+            live.restart()
+
+    def check_invariants(self) -> None:
+        """Raise AssertionError when the structures contradict each other. For simulations."""
+        self._subscriptions.check_invariants()
+        for slot, live in self._slots.items():
+            assert live.slot == slot and live in self._all
+        for live in self._all:
+            assert live.subscriptions, "a live query without subscriptions"
+            assert all(subscription._live is live for subscription in live.subscriptions)
+
+    def _join(self, subscription: Subscription[O], key: Hashable, identity: Hashable, journal: str | None, run: Run[O]) -> LiveQuery[O]:
+        for owner in (_SHARED, identity):
+            live = self._slots.get((key, journal, owner))
+            if live is not None and (live.outcome is None or live.outcome.joinable):
+                break
+        else:
+            slot = (key, journal, identity)
+            live = self._slots[slot] = LiveQuery(self, slot, identity, journal, run)
+            self._all[live] = None
+        live.subscriptions[subscription] = None
+        return live
+
+    def _place(self, live: LiveQuery[O]) -> None:
+        """Put ``live`` where newcomers find it: under its identity, or for all when it did not look at that."""
+        assert live.outcome is not None
+        key, journal, owner = live.slot  # type: ignore[misc]
+        wanted = live.identity if live.outcome.identity_used else _SHARED
+        if owner == wanted or self._slots.get(live.slot) is not live:
+            return
+        slot = (key, journal, wanted)
+        if slot not in self._slots:
+            del self._slots[live.slot]
+            live.slot = slot
+            self._slots[slot] = live
+
+    def _end(self, live: LiveQuery[O]) -> None:
+        self._subscriptions.remove(live)
+        del self._all[live]
+        if self._slots.get(live.slot) is live:
+            del self._slots[live.slot]

@@ -1,0 +1,352 @@
+"""One run of a function against the database: a snapshot, a read set, a write set.
+
+Reads take the store's snapshot, then what was accepted before the transaction began but is not in that snapshot yet,
+then the transaction's own writes. A transaction is used by one run and closed with it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from reactor.engine.interval import Interval
+from reactor.engine.read_set import ReadSet, Span
+from reactor.engine.store import Row, StoreSnapshot, Ts, Write
+from reactor.engine.write_set import Image, Overlay
+from reactor.errors import LimitExceeded, ReactorError
+from reactor.limits import Limits
+from reactor.schema.catalog import IndexDef, Table
+
+__all__ = ["Base", "Savepoint", "Scan", "Transaction", "Usage"]
+
+#: Rows fetched at a time by a scan whose size is not known beforehand.
+BATCH = 64
+
+EMPTY = Overlay()
+
+
+@dataclass(slots=True)
+class Usage:
+    """What a transaction has used of its limits."""
+
+    documents_read: int = 0
+    bytes_read: int = 0  # of JSON text
+    index_ranges_read: int = 0
+    documents_written: int = 0
+    bytes_written: int = 0
+
+
+@dataclass(slots=True, frozen=True)
+class Base:
+    """The database that a transaction starts from.
+
+    ``overlay`` holds commits that were accepted but may not be in ``snapshot``: those at positions above ``above`` (all
+    up to there are in the snapshot) and up to ``upto`` (later ones came after the transaction began).
+    """
+
+    snapshot: StoreSnapshot
+    overlay: Overlay = EMPTY
+    above: int = 0
+    upto: int = 0
+
+
+@dataclass(slots=True, frozen=True)
+class Savepoint:
+    """Where a nested mutation can be undone to. Made by ``Transaction.savepoint``."""
+
+    position: int
+    documents_written: int
+    bytes_written: int
+
+
+class Transaction:
+    """Reads and writes of one run. Made by the engine only.
+
+    Attributes:
+        ts: the newest commit of the snapshot. What it reads may be newer where accepted commits lie on top.
+        now_ms: when it began, ms since the epoch; frozen.
+        read_set: what it looked at so far.
+        usage: what it has used of its limits so far.
+    """
+
+    __slots__ = ("_before", "_closed", "_creation_time", "_limits", "_own", "_position", "base", "now_ms", "read_only", "read_set", "ts", "usage")
+
+    def __init__(self, base: Base, *, now_ms: float, limits: Limits, read_only: bool) -> None:
+        self.base = base
+        self._limits = limits
+        self._own = Overlay()
+        self._before: dict[str, Row | None] = {}  # as the transaction found the documents that it wrote
+        self._position = 0
+        self._closed = False
+        self._creation_time = now_ms
+        self.ts: Ts = base.snapshot.ts
+        self.now_ms = now_ms
+        self.read_only = read_only
+        self.read_set = ReadSet()
+        self.usage = Usage()
+
+    # --- reading
+
+    async def get(self, table: Table, id: str) -> Row | None:
+        """The document, or None. Its id joins the read set either way.
+
+        Raises:
+            LimitExceeded: too many index ranges, documents or bytes read.
+        """
+        self._check_open()
+        self._count_range()
+        key = id.encode()
+        self.read_set.add(table.by_id, Interval(key, key + b"\x00", key))
+        image = self._image(id)
+        if image is not None:
+            row = None if image.json is None else Row(id, Ts(0), image.json)
+        else:
+            row = await self.base.snapshot.get(table, id)
+        if row is not None:
+            self._count_rows((row,))
+        return row
+
+    def scan(self, index: IndexDef, interval: Interval, *, reverse: bool = False) -> Scan:
+        """Begin to read ``interval`` of ``index``; nothing is read, and nothing joins the read set, before ``next``."""
+        self._check_open()
+        self._count_range()
+        return Scan(self, index, interval, reverse)
+
+    # --- writing
+
+    def write(self, table: Table, id: str, before: Row | None, json: str | None, keys: tuple[bytes, ...], size_bytes: int) -> None:
+        """Put the document ``id``, or delete it with ``json`` None.
+
+        Args:
+            before: the document as this transaction last read it, None for a new id.
+            json: its whole new text in the wire's encoding.
+            keys: its keys in ``table.indexes``, in that order; empty for a deletion.
+            size_bytes: what counts towards the limit of bytes written.
+
+        Raises:
+            LimitExceeded: too many documents or bytes written.
+        """
+        self._check_open()
+        assert not self.read_only, "a query's transaction does not write"
+        usage, limits = self.usage, self._limits
+        usage.documents_written += 1
+        usage.bytes_written += size_bytes
+        if usage.documents_written > limits.documents_written:
+            raise LimitExceeded(
+                f"A mutation writes at most {limits.documents_written} documents. Split the work into several mutations.", code="TooManyWrites"
+            )
+        if usage.bytes_written > limits.bytes_written:
+            raise LimitExceeded(
+                f"A mutation writes at most {limits.bytes_written} bytes of documents, this one came to {usage.bytes_written}. "
+                "Split the work into several mutations.",
+                code="TooManyBytesWritten",
+            )
+        if id not in self._before:
+            self._before[id] = before
+        self._position += 1
+        self._own.put(Image(self._position, table, id, json, keys))
+
+    def next_creation_time(self) -> float:
+        """Creation time for one insert: from the start of the transaction, each the next float above the last."""
+        time = self._creation_time
+        self._creation_time = math.nextafter(time, math.inf)
+        return time
+
+    def savepoint(self) -> Savepoint:
+        """Where the write set stands, to return to with ``rollback``."""
+        self._check_open()
+        return Savepoint(self._position, self.usage.documents_written, self.usage.bytes_written)
+
+    def rollback(self, savepoint: Savepoint) -> None:
+        """Undo every write since ``savepoint``. What was read since stays in the read set, and counted."""
+        self._own.drop_above(savepoint.position)
+        self.usage.documents_written = savepoint.documents_written
+        self.usage.bytes_written = savepoint.bytes_written
+
+    def writes(self) -> tuple[Write, ...]:
+        """What the transaction changes in the end, one entry a document; nothing for one inserted and deleted again."""
+        changed: list[Write] = []
+        for image in self._own.latest():
+            before = self._before[image.id]
+            if before is None and image.json is None:
+                continue
+            before_json = None if before is None else before.json
+            if before_json == image.json:
+                continue
+            before_keys = () if before_json is None else image.table.keys_of_json(before_json)
+            changed.append(Write(image.table, image.id, before_json, image.json, before_keys, image.keys))
+        return tuple(changed)
+
+    def close(self) -> None:
+        """End the run: every later use raises, also from tasks that the function left behind. Idempotent."""
+        self._closed = True
+
+    # --- for Scan
+
+    def _image(self, id: str) -> Image | None:
+        """What lies on top of the snapshot for this document."""
+        image = self._own.find(id, 0, self._position)
+        base = self.base
+        if image is None and base.overlay:
+            image = base.overlay.find(id, base.above, base.upto)
+        return image
+
+    def _laid_over(self, index: IndexDef, lo: bytes, hi: bytes) -> list[Row] | None:
+        """The rows in ``[lo, hi)`` that lie on top of the snapshot, ascending; None when no layer knows the table."""
+        base = self.base
+        own = self._own.touches(index.table)
+        accepted = bool(base.overlay) and base.overlay.touches(index.table)
+        if not own and not accepted:
+            return None
+        rows = self._own.rows(index, lo, hi, 0, self._position) if own else []
+        if accepted:
+            below = base.overlay.rows(index, lo, hi, base.above, base.upto)
+            if own:
+                below = [row for row in below if self._own.find(row.id, 0, self._position) is None]
+            rows = sorted(rows + below, key=_key) if rows else below
+        return rows
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ReactorError(
+                "The function that this ctx belongs to has ended. Use ctx only inside the call that it was passed to, and await everything there.",
+                code="TransactionClosed",
+            )
+
+    def _count_range(self) -> None:
+        self.usage.index_ranges_read += 1
+        if self.usage.index_ranges_read > self._limits.index_ranges_read:
+            raise LimitExceeded(
+                f"A function reads at most {self._limits.index_ranges_read} index ranges (each get and each query is one). "
+                "Read ranges instead of single documents, or split the work.",
+                code="TooManyReads",
+            )
+
+    def _count_rows(self, rows: Sequence[Row]) -> None:
+        usage, limits = self.usage, self._limits
+        usage.documents_read += len(rows)
+        for row in rows:
+            usage.bytes_read += len(row.json)
+        if usage.documents_read > limits.documents_read:
+            raise LimitExceeded(
+                f"A function reads at most {limits.documents_read} documents, those that a filter rejects included. "
+                "Use an index, take(n) or pagination.",
+                code="TooManyDocumentsRead",
+            )
+        if usage.bytes_read > limits.bytes_read:
+            raise LimitExceeded(
+                f"A function reads at most {limits.bytes_read} bytes of documents, this one came to {usage.bytes_read}. "
+                "Use an index, take(n) or pagination.",
+                code="TooManyBytesRead",
+            )
+
+
+class Scan:
+    """A range read in steps. The read set covers exactly what was looked at.
+
+    After ``next`` returned fewer rows than asked for, that is the whole interval; before, it ends with the last row.
+    """
+
+    __slots__ = ("_hi", "_index", "_lo", "_prefix", "_reverse", "_span", "_tx", "exhausted")
+
+    def __init__(self, tx: Transaction, index: IndexDef, interval: Interval, reverse: bool) -> None:
+        self._tx = tx
+        self._index = index
+        self._lo, self._hi, self._prefix = interval
+        self._reverse = reverse
+        self._span: Span | None = None
+        self.exhausted = interval.lo >= interval.hi
+
+    async def next(self, n: int) -> list[Row]:
+        """The next ``n`` rows in order; fewer mean that there are no more.
+
+        Raises:
+            LimitExceeded: too many documents or bytes read.
+        """
+        tx = self._tx
+        tx._check_open()
+        # One row past the limit is enough to know that it is exceeded, however many are asked for.
+        n = min(n, tx._limits.documents_read - tx.usage.documents_read + 1)
+        if n <= 0 or self.exhausted:
+            return []
+        rows = await self._fetch(n)
+        # First the read set, then the limits: a query that fails at one re-runs when what it saw changes.
+        self._advance(rows, exhausted=len(rows) < n)
+        tx._count_rows(rows)
+        return rows
+
+    async def rest(self) -> list[Row]:
+        """All remaining rows.
+
+        Raises:
+            LimitExceeded: too many documents or bytes read.
+        """
+        rows: list[Row] = []
+        while not self.exhausted:
+            # Growing steps: small ranges cost one small statement, large ones few statements and no unbounded memory.
+            rows += await self.next(max(BATCH, len(rows)))
+        return rows
+
+    async def count(self) -> int:
+        """How many rows remain. Each counts as read.
+
+        Raises:
+            LimitExceeded: too many documents or bytes read.
+        """
+        total = 0
+        while not self.exhausted:
+            total += len(await self.next(16 * BATCH))
+        return total
+
+    def _advance(self, rows: list[Row], *, exhausted: bool) -> None:
+        """Move past ``rows`` and widen the read set by what was looked at to find them."""
+        if self._reverse:
+            seen_from = self._lo if exhausted else rows[-1].key
+            seen_to = self._hi
+            self._hi = seen_from
+        else:
+            seen_from = self._lo
+            seen_to = self._hi if exhausted else rows[-1].key + b"\x00"
+            self._lo = seen_to
+        if self._span is None:
+            self._span = self._tx.read_set.add(self._index, Interval(seen_from, seen_to, self._prefix))
+        elif self._reverse:
+            self._span[0] = seen_from
+        else:
+            self._span[1] = seen_to
+        self.exhausted = exhausted
+
+    async def _fetch(self, n: int) -> list[Row]:
+        """Up to ``n`` rows from where the scan stands: the snapshot's, merged with what lies over them."""
+        tx, index, lo, hi, reverse = self._tx, self._index, self._lo, self._hi, self._reverse
+        over = tx._laid_over(index, lo, hi)
+        snapshot = tx.base.snapshot
+        if over is None:
+            return await snapshot.scan(index, lo, hi, reverse=reverse, limit=n)
+        if reverse:
+            over.reverse()
+        merged: list[Row] = []
+        at = 0  # in `over`
+        while True:
+            below = await snapshot.scan(index, lo, hi, reverse=reverse, limit=n)
+            for row in below:
+                if tx._image(row.id) is not None:
+                    continue
+                while at < len(over) and (over[at].key > row.key if reverse else over[at].key < row.key):
+                    merged.append(over[at])
+                    at += 1
+                merged.append(row)
+            if len(below) < n:
+                merged += over[at:]
+                return merged[:n]
+            if len(merged) >= n:
+                return merged[:n]
+            if reverse:
+                hi = below[-1].key
+            else:
+                lo = below[-1].key + b"\x00"
+
+
+def _key(row: Row) -> bytes:
+    return row.key
