@@ -1,14 +1,69 @@
-# Everything is made from nothing but Python, Node and the system's package manager.
+# Everything is made from Python (3.11 or later), Node with npm, and, for the browser tests, Chromium.
+# Package indexes and proxies are those of the environment.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-INSTALLED := $(VENV)/.installed
+PAGE := examples/chat
+NODE_FOLDERS := $(PAGE) tests/clients
+CHECKED := reactor app_functions schema.py
+PUBLIC := reactor/__init__.py reactor/testing.py reactor/client tests/types app_functions schema.py
 
-.PHONY: install dev test check web clean
+.PHONY: help install web dev test check format clean chromium
 
-install: $(INSTALLED)
+help:
+	@echo "make dev      install what is needed, build the chat page and serve it with the app in this folder"
+	@echo "make test     checks and all tests (what CI runs)"
+	@echo "make check    lint and types only"
+	@echo "make format   let ruff format and sort"
+	@echo "make clean    remove everything that was made, databases excepted"
 
-$(INSTALLED): pyproject.toml
+install: $(VENV)/.installed $(NODE_FOLDERS:%=%/node_modules/.installed)
+
+$(VENV)/.installed: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --editable '.[test,dev]'
 	touch $@
+
+%/node_modules/.installed: %/package.json %/package-lock.json
+	cd $* && npm ci --no-progress --loglevel=error
+	touch $@
+
+web: $(PAGE)/dist/index.html
+
+$(PAGE)/dist/index.html: $(PAGE)/node_modules/.installed $(PAGE)/build.mjs $(wildcard $(PAGE)/src/*) $(wildcard $(PAGE)/public/*)
+	cd $(PAGE) && npm run --silent build
+	touch $@
+
+dev: install web
+	$(BIN)/reactor dev --static $(PAGE)/dist $(ARGS)
+
+test: check web chromium
+	$(BIN)/pytest --numprocesses 2 --dist loadfile $(ARGS)
+
+check: install
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy $(CHECKED)
+	$(BIN)/basedpyright $(PUBLIC)
+	$(BIN)/lint-imports
+	cd $(PAGE) && npm run --silent check
+
+format: $(VENV)/.installed
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+# The browser tests drive the system's Chromium. Without it they are left out, except in CI.
+chromium:
+	@if ! { command -v chromium || command -v chromium-browser || command -v google-chrome; } >/dev/null; then \
+		if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+			apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq chromium; \
+		else \
+			echo "No Chromium: install it for the browser tests (Debian: sudo apt-get install chromium)."; \
+			test -z "$$CI"; \
+		fi; \
+	fi
+
+clean:
+	rm -rf $(VENV) $(NODE_FOLDERS:%=%/node_modules) $(PAGE)/dist *.egg-info
+	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

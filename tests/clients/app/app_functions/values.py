@@ -1,0 +1,32 @@
+from __future__ import annotations
+
+from typing import Any
+
+from reactor import Int64, MutationCtx, QueryCtx, mutation, query
+from schema import Box
+
+
+@query
+async def echo(ctx: QueryCtx, value: Any) -> Any:
+    return value
+
+
+@mutation
+async def store(ctx: MutationCtx, name: str, content: Any) -> None:
+    await ctx.db.insert(Box(name=name, content=content))
+
+
+@query
+async def load(ctx: QueryCtx, name: str) -> Any:
+    box = await ctx.db.query(Box.by_name(name=name)).unique()
+    return box.content if box else None
+
+
+@query
+async def next_int64(ctx: QueryCtx, n: Int64) -> Int64:
+    return Int64(n + 1)
+
+
+@query
+async def reverse_bytes(ctx: QueryCtx, data: bytes) -> bytes:
+    return data[::-1]

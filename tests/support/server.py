@@ -1,0 +1,113 @@
+"""A real server in a process of its own: started, killed, and started again on the same port and database."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from types import TracebackType
+
+import httpx
+
+from tests.support.waiting import eventually
+
+__all__ = ["CLIENTS_APP", "ROOT", "Server"]
+
+ROOT = Path(__file__).resolve().parents[2]
+CLIENTS_APP = ROOT / "tests" / "clients" / "app"
+REACTOR = Path(sys.executable).with_name("reactor")
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Server:
+    """One server over its life of several processes.
+
+    Args:
+        data: a folder for the database and the log of what the server prints.
+        app: the folder with schema.py and app_functions/.
+        command: "dev", or "start" for production.
+        options: further command line options.
+    """
+
+    def __init__(self, data: Path, *, app: Path = CLIENTS_APP, command: str = "dev", options: tuple[str, ...] = ()) -> None:
+        self.app = app
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.log = data / "server.log"
+        self.arguments = [str(REACTOR), command, "--port", str(self.port), "--db", str(data / "test.db"), *options]
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Server:
+        self.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.stop()
+        if error is not None:
+            print(f"--- the server said:\n{self.output()}")
+
+    def start(self) -> None:
+        """Start a process and return when it answers."""
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                self.arguments,
+                cwd=self.app,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=os.environ | {"PYTHONUNBUFFERED": "1"},
+                start_new_session=True,  # so that a kill reaches whatever it started itself
+            )
+        eventually(self.answers, f"{' '.join(self.arguments)} to answer", within_s=60)
+
+    def answers(self) -> bool:
+        assert self.process is not None
+        code = self.process.poll()
+        assert code is None, f"the server ended with {code}:\n{self.output()}"
+        try:
+            return httpx.get(f"{self.url}/version", trust_env=False, timeout=5).is_success
+        except httpx.TransportError:
+            return False
+
+    def kill(self) -> None:
+        """kill -9: nothing of the process gets to run again."""
+        self.end(signal.SIGKILL)
+
+    def pause(self) -> None:
+        """Freeze it: it keeps its sockets and answers nothing."""
+        self.send(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        self.send(signal.SIGCONT)
+
+    def stop(self) -> None:
+        """Ask it to stop, and wait until it has."""
+        self.end(signal.SIGTERM)
+
+    def send(self, sign: signal.Signals) -> None:
+        assert self.process is not None, "the server does not run"
+        os.killpg(self.process.pid, sign)
+
+    def end(self, sign: signal.Signals) -> None:
+        if self.process is None:
+            return
+        self.send(sign)
+        try:
+            self.process.wait(20)
+        except subprocess.TimeoutExpired:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+            raise AssertionError(f"the server did not end on {sign.name}:\n{self.output()}") from None
+        finally:
+            self.process = None
+
+    def output(self) -> str:
+        return self.log.read_text(errors="replace")[-10_000:]
