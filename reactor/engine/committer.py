@@ -149,7 +149,9 @@ class Committer:
         del self._running[tx]
         tx.base.snapshot.release()
 
-    def accept(self, tx: MutationTransaction, answer: Answer, request: RequestKey | None, on_durable: OnDurable | None) -> asyncio.Future[Committed]:
+    def accept(
+        self, tx: MutationTransaction, answer: Answer, request: RequestKey | None, on_durable: OnDurable | None
+    ) -> asyncio.Future[Committed]:
         """Validate ``tx`` and queue its writes.
 
         Returns: a future that resolves when they are durable. It raises Conflict when the mutation has to run again, or a

@@ -25,7 +25,9 @@ async def base_at(store: Store, pin: Pin, catalog: Catalog, ts: Ts) -> Base:
         LimitExceeded: too much was written since.
     """
     if ts > pin.ts:
-        raise QueryError(f"The database is at ts {pin.ts}; it has no ts {ts} yet. Ask for a ts that the server has given out.", code="TimestampInFuture")
+        raise QueryError(
+            f"The database is at ts {pin.ts}; it has no ts {ts} yet. Ask for a ts that the server has given out.", code="TimestampInFuture"
+        )
     undo = Overlay()
     seen: set[str] = set()
     after = ts
@@ -41,4 +43,6 @@ async def base_at(store: Store, pin: Pin, catalog: Catalog, ts: Ts) -> Base:
                     undo.put(Image(1, write.table, write.id, write.before, write.before_keys))
         after = entries[-1].ts
         if len(seen) > MAX_TAKEN_BACK:
-            raise LimitExceeded(f"More than {MAX_TAKEN_BACK} documents changed since ts {ts}. Ask for a later ts.", code="TooManyDocumentsRead")
+            raise LimitExceeded(
+                f"More than {MAX_TAKEN_BACK} documents changed since ts {ts}. Ask for a later ts.", code="TooManyDocumentsRead"
+            )

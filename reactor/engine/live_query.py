@@ -69,7 +69,9 @@ class Subscription(Generic[O]):
 
     __slots__ = ("_identity", "_journal", "_key", "_live", "_queries", "_run", "watcher")
 
-    def __init__(self, queries: LiveQueries[O], key: Hashable, identity: Hashable, journal: str | None, run: Run[O], watcher: Watcher) -> None:
+    def __init__(
+        self, queries: LiveQueries[O], key: Hashable, identity: Hashable, journal: str | None, run: Run[O], watcher: Watcher
+    ) -> None:
         self._queries = queries
         self._key = key
         self._identity = identity
@@ -185,7 +187,12 @@ class LiveQuery(Generic[O]):
     def _settle(self, outcome: O, ts: Ts, read_set: ReadSet) -> O:
         """Keep ``outcome`` as the newest, registered for what it read."""
         known = self.outcome
-        if known is not None and known.journal == outcome.journal and known.identity_used == outcome.identity_used and known.same_as(outcome):
+        if (
+            known is not None
+            and known.journal == outcome.journal
+            and known.identity_used == outcome.identity_used
+            and known.same_as(outcome)
+        ):
             outcome = known  # so that watchers see by identity that nothing changed
         self.outcome = outcome
         self.ts = ts

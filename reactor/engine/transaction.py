@@ -70,7 +70,20 @@ class Transaction:
         usage: what it has used of its limits so far.
     """
 
-    __slots__ = ("_before", "_closed", "_creation_time", "_limits", "_own", "_position", "base", "now_ms", "read_only", "read_set", "ts", "usage")
+    __slots__ = (
+        "_before",
+        "_closed",
+        "_creation_time",
+        "_limits",
+        "_own",
+        "_position",
+        "base",
+        "now_ms",
+        "read_only",
+        "read_set",
+        "ts",
+        "usage",
+    )
 
     def __init__(self, base: Base, *, now_ms: float, limits: Limits, read_only: bool) -> None:
         self.base = base
@@ -134,7 +147,8 @@ class Transaction:
         usage.bytes_written += size_bytes
         if usage.documents_written > limits.documents_written:
             raise LimitExceeded(
-                f"A mutation writes at most {limits.documents_written} documents. Split the work into several mutations.", code="TooManyWrites"
+                f"A mutation writes at most {limits.documents_written} documents. Split the work into several mutations.",
+                code="TooManyWrites",
             )
         if usage.bytes_written > limits.bytes_written:
             raise LimitExceeded(

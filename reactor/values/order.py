@@ -1,0 +1,146 @@
+"""The total order of values, as bytes that compare like them.
+
+``encode_key`` maps a value to bytes so that comparing the bytes compares the values, whatever their types (the order across
+types is fixed: absent, null, Int64, Float64, boolean, string, bytes, array, object). Every encoding is self-delimiting: none
+is a prefix of another, so encodings can be concatenated into the key of an index, and whole leading elements of a key are an
+equality prefix of it. The escapes and the float technique are the usual ones of ordered tuple encodings.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Final, final
+
+from reactor.errors import ValueFormatError
+from reactor.values.codec import Int64
+
+__all__ = ["MISSING", "Missing", "after", "encode_key", "prefix_end", "split_key"]
+
+
+@final
+class Missing:
+    """The type of ``MISSING``: an absent field, smaller than every value."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "MISSING"
+
+
+MISSING: Final = Missing()
+
+# One byte a type, in the order of types. None is 0x00 or 0xff: 0x00 ends sequences, 0xff is above every key.
+_ABSENT, _NULL, _INT, _FLOAT, _FALSE, _TRUE, _STRING, _BYTES, _ARRAY, _OBJECT = (bytes((tag,)) for tag in (2, 3, 4, 5, 6, 7, 8, 9, 10, 11))
+_END = b"\x00"
+_SIGN = 1 << 63
+_MASK = (1 << 64) - 1
+
+_pack_float = struct.Struct(">d").pack
+_pack_u64 = struct.Struct(">Q").pack
+_unpack_u64 = struct.Struct(">Q").unpack
+
+
+def encode_key(value: object) -> bytes:
+    """Order-preserving bytes of a value, or of ``MISSING``.
+
+    A plain int counts as the Float64 of the same number.
+
+    Raises:
+        ValueFormatError: not a value, or a string with lone surrogates.
+    """
+    kind = type(value)
+    if kind is float:
+        return _float(value)  # type: ignore[arg-type]
+    if isinstance(value, str):
+        return _STRING + _escaped(_utf8(value))
+    if value is None:
+        return _NULL
+    if value is True:
+        return _TRUE
+    if value is False:
+        return _FALSE
+    if isinstance(value, Int64):
+        return _INT + _pack_u64(value + _SIGN)
+    if isinstance(value, int):
+        return _float(float(value))
+    if isinstance(value, float):
+        return _float(value)
+    if isinstance(value, bytes):
+        return _BYTES + _escaped(value)
+    if isinstance(value, list | tuple):
+        return _ARRAY + b"".join(map(encode_key, value)) + _END
+    if isinstance(value, dict):
+        return _OBJECT + b"".join(_STRING + _escaped(_utf8(key)) + encode_key(value[key]) for key in sorted(value)) + _END
+    if value is MISSING:
+        return _ABSENT
+    raise ValueFormatError(f"{kind.__name__} is not a value that can be compared or indexed")
+
+
+def prefix_end(prefix: bytes) -> bytes:
+    """The smallest bytes above everything that begins with ``prefix``; ``b"\\xff"``, above every key, for ``b""``."""
+    stripped = prefix.rstrip(b"\xff")
+    if not stripped:
+        return b"\xff"
+    return stripped[:-1] + bytes((stripped[-1] + 1,))
+
+
+def after(key: bytes) -> bytes:
+    """The smallest bytes above ``key``."""
+    return key + b"\x00"
+
+
+def split_key(key: bytes, count: int) -> list[int]:
+    """Where each of the first ``count`` encoded values in ``key`` ends; fewer when the key ends before."""
+    ends: list[int] = []
+    at = 0
+    while at < len(key) and len(ends) < count:
+        at = _end(key, at)
+        ends.append(at)
+    return ends
+
+
+def _float(value: float) -> bytes:
+    (bits,) = _unpack_u64(_pack_float(value))
+    # IEEE 754 total order: negative numbers with all bits flipped, the others with the sign bit set.
+    return _FLOAT + _pack_u64(bits ^ _MASK if bits & _SIGN else bits | _SIGN)
+
+
+def _utf8(text: str) -> bytes:
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        raise ValueFormatError("a string holds a lone surrogate, which is no Unicode text") from None
+
+
+def _escaped(raw: bytes) -> bytes:
+    # A NUL inside is followed by 0xff and the end by nothing or a lower byte, so that a prefix sorts first.
+    if b"\x00" in raw:
+        raw = raw.replace(b"\x00", b"\x00\xff")
+    return raw + _END
+
+
+def _string_end(key: bytes, at: int) -> int:
+    while True:
+        at = key.index(b"\x00", at) + 1
+        if at == len(key) or key[at] != 0xFF:
+            return at
+        at += 1
+
+
+def _end(key: bytes, at: int) -> int:
+    """The end of the encoded value that begins at ``at``."""
+    tag = key[at : at + 1]
+    at += 1
+    if tag in (_INT, _FLOAT):
+        return at + 8
+    if tag in (_STRING, _BYTES):
+        return _string_end(key, at)
+    if tag == _ARRAY:
+        while key[at] != 0:
+            at = _end(key, at)
+        return at + 1
+    if tag == _OBJECT:
+        while key[at] != 0:
+            at = _end(key, _string_end(key, at + 1))
+        return at + 1
+    return at
