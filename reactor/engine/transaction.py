@@ -224,7 +224,7 @@ class Transaction:
     def _check_open(self) -> None:
         if self._closed:
             raise ReactorError(
-                "The function that this ctx belongs to has ended. Use ctx only inside the call that it was passed to, and await everything there.",
+                "The function that this ctx belongs to has ended. Use ctx only inside its own call, and await everything there.",
                 code="TransactionClosed",
             )
 
