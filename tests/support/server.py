@@ -14,7 +14,7 @@ import httpx
 
 from tests.support.waiting import eventually
 
-__all__ = ["CLIENTS_APP", "ROOT", "Server"]
+__all__ = ["CLIENTS_APP", "ROOT", "Server", "free_port"]
 
 ROOT = Path(__file__).resolve().parents[2]
 CLIENTS_APP = ROOT / "tests" / "clients" / "app"
@@ -22,6 +22,7 @@ REACTOR = Path(sys.executable).with_name("reactor")
 
 
 def free_port() -> int:
+    """A port that nothing listens on now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

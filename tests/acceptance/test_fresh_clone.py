@@ -1,0 +1,50 @@
+"""What a newcomer does first: clone, and `make dev`."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+import httpx
+
+from tests.support.server import ROOT, free_port
+from tests.support.waiting import eventually
+
+
+def test_make_dev_in_a_fresh_clone_ends_in_a_running_server(tmp_path: Path) -> None:
+    clone, log = tmp_path / "reactor", tmp_path / "make.log"
+    subprocess.run(["git", "clone", "--quiet", str(ROOT), str(clone)], check=True)
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    # What the running make and virtual environment say of themselves is not a newcomer's.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS", "VIRTUAL_ENV", "PYTEST"))}
+    with log.open("wb") as output:
+        make = subprocess.Popen(
+            ["make", "dev", f"ARGS=--port {port}"],
+            cwd=clone,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+    def page() -> str:
+        assert make.poll() is None, log.read_text()
+        try:
+            return httpx.get(url, trust_env=False).raise_for_status().text
+        except httpx.HTTPError:
+            return ""
+
+    try:
+        assert "<title>Reactor chat</title>" in eventually(page, "the page", within_s=600)
+        assert httpx.get(f"{url}/main.js", trust_env=False).is_success
+        call = {"path": "users:join", "args": {"session": "newcomer" * 4, "name": "Newcomer"}, "format": "json"}
+        answer = httpx.post(f"{url}/api/mutation", json=call, trust_env=False).json()
+        assert answer["status"] == "success", answer
+    finally:
+        os.killpg(make.pid, signal.SIGINT)
+        make.wait(30)
+    assert "Traceback" not in log.read_text()
