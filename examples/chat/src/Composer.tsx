@@ -4,10 +4,9 @@ import { api, type ChannelSummary, type Id, type User } from "./api";
 import { SendIcon } from "./icons";
 import { session } from "./session";
 import { useToast } from "./toasts";
+import { unsentId } from "./unsent";
 
 const TYPING_AGAIN_MS = 3000;
-
-let unsent = 0;
 
 type Props = { me: User; channel: ChannelSummary; onEditLast: () => void };
 
@@ -23,7 +22,7 @@ export function Composer({ me, channel, onEditLast }: Props) {
       argsToMatch: { channel },
       localQueryStore,
       item: {
-        _id: `unsent-${unsent++}` as Id<"messages">,
+        _id: unsentId(),
         _creationTime: Date.now(),
         channel,
         author: me._id,

@@ -7,6 +7,7 @@ import { Connection } from "./Connection";
 import { History } from "./History";
 import { MenuIcon, PeopleIcon } from "./icons";
 import { session } from "./session";
+import { isUnsent } from "./unsent";
 
 const PAGE = 40;
 
@@ -92,7 +93,7 @@ function useReadMark(channel: ChannelSummary, newestFirst: Message[]): void {
     };
   }, []);
 
-  const newest = newestFirst[0]?._creationTime;
+  const newest = newestFirst.find((message) => !isUnsent(message))?._creationTime;
   const behind = channel.unread > 0;
   useEffect(() => {
     // A mark that does not arrive is set again by the next message.

@@ -6,6 +6,7 @@ import type { People } from "./Chat";
 import { EditIcon, TrashIcon } from "./icons";
 import { session } from "./session";
 import { useToast } from "./toasts";
+import { isUnsent } from "./unsent";
 
 const timeFormat = new Intl.DateTimeFormat(undefined, { hour: "numeric", minute: "2-digit" });
 
@@ -20,7 +21,7 @@ type Props = {
 
 export const MessageRow = memo(function MessageRow({ me, message, people, together, editing, setEditing }: Props) {
   const author = people.get(message.author);
-  const unsent = message._id.startsWith("unsent-");
+  const unsent = isUnsent(message);
   const time = timeFormat.format(message._creationTime);
   const react = useReact(me, message);
   return (
