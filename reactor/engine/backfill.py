@@ -12,10 +12,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from reactor.engine.committer import Committer
-from reactor.engine.interval import FULL
 from reactor.engine.snapshot import Pins
 from reactor.engine.store import Row, Store, StoredTable, Ts
 from reactor.schema.catalog import Catalog, IndexDef, Table
+from reactor.values.interval import FULL
 
 __all__ = ["push"]
 

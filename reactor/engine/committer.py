@@ -271,12 +271,14 @@ class Committer:
 
     def _assign(self, group: Sequence[Accepted], after: Ts) -> None:
         """Give each commit its ts: above every earlier one of any node, near the clock, which may stand still or go back."""
-        ts = max(after, self._runtime.now_ns() - len(group))
+        ts = after
+        now = self._runtime.now_ns() - len(group)
         for accepted in group:
             commit = accepted.commit
             if commit.writes or commit.request is not None:
-                ts += 1
-            commit.ts = Ts(ts)
+                ts = Ts(max(ts + 1, now))
+            # One that leaves no trace has the ts of what it read.
+            commit.ts = ts
 
     # --- publishing
 

@@ -188,7 +188,7 @@ class Engine:
 
     def _backoff_s(self, step: int) -> float:
         jitter: int = struct.unpack("<H", self._runtime.random_bytes(2))[0]
-        return min(LONGEST_BACKOFF_S, FIRST_BACKOFF_S * 2**step) * (0.5 + jitter / 65536)
+        return min(LONGEST_BACKOFF_S, FIRST_BACKOFF_S * 2.0**step) * (0.5 + jitter / 65536)
 
     def _publish(self, commits: Sequence[Published], head: Ts) -> None:
         """Called by the committer once a group is durable and answered."""

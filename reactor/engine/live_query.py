@@ -56,6 +56,10 @@ O = TypeVar("O", bound=Outcome)  # noqa: E741 - the outcome's type
 Run = Callable[[Transaction, str | None], Coroutine[Any, Any, O]]
 
 
+#: Where newcomers find a live query: its key, the journal it began with, and its identity, or ``_SHARED``.
+Slot = tuple[Hashable, str | None, Hashable]
+
+
 class Watcher(Protocol):
     """Who holds subscriptions: one client session."""
 
@@ -124,7 +128,7 @@ class LiveQuery(Generic[O]):
 
     __slots__ = ("_journal", "_queries", "_run", "_running", "identity", "invalid_at", "outcome", "slot", "subscriptions", "ts")
 
-    def __init__(self, queries: LiveQueries[O], slot: Hashable, identity: Hashable, journal: str | None, run: Run[O]) -> None:
+    def __init__(self, queries: LiveQueries[O], slot: Slot, identity: Hashable, journal: str | None, run: Run[O]) -> None:
         self._queries = queries
         self._run = run
         self._journal = journal
@@ -227,7 +231,7 @@ class LiveQueries(Generic[O]):
         self.limits = limits
         self.runs = 0
         self.generation = 0
-        self._slots: dict[Hashable, LiveQuery[O]] = {}
+        self._slots: dict[Slot, LiveQuery[O]] = {}
         self._all: dict[LiveQuery[O], None] = {}
         self._subscriptions: Subscriptions[LiveQuery[O]] = Subscriptions()
 
@@ -280,7 +284,7 @@ class LiveQueries(Generic[O]):
     def _place(self, live: LiveQuery[O]) -> None:
         """Put ``live`` where newcomers find it: under its identity, or for all when it did not look at that."""
         assert live.outcome is not None
-        key, journal, owner = live.slot  # type: ignore[misc]
+        key, journal, owner = live.slot
         wanted = live.identity if live.outcome.identity_used else _SHARED
         if owner == wanted or self._slots.get(live.slot) is not live:
             return

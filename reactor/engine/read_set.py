@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TypeVar
 
-from reactor.engine.interval import Interval
 from reactor.engine.store import Write
 from reactor.schema.catalog import IndexDef, Table
+from reactor.values.interval import Interval
 
 __all__ = ["ReadSet", "Span", "touched"]
 

@@ -10,13 +10,13 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from reactor.engine.interval import Interval
 from reactor.engine.read_set import ReadSet, Span
 from reactor.engine.store import Row, StoreSnapshot, Ts, Write
 from reactor.engine.write_set import Image, Overlay
 from reactor.errors import LimitExceeded, ReactorError
 from reactor.limits import Limits
 from reactor.schema.catalog import IndexDef, Table
+from reactor.values.interval import Interval
 
 __all__ = ["Base", "Savepoint", "Scan", "Transaction", "Usage"]
 

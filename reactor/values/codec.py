@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import Any, TypeAlias, Union
 
 import orjson
+from pydantic_core import PydanticCustomError, core_schema
 
 from reactor.errors import ValueFormatError
 from reactor.limits import DEFAULT_LIMITS
@@ -52,6 +53,23 @@ class Int64(int):
 
     def __repr__(self) -> str:
         return f"Int64({int(self)})"
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: object, handler: object) -> core_schema.CoreSchema:
+        return core_schema.json_or_python_schema(
+            core_schema.no_info_plain_validator_function(_read_int64, metadata={"reactor_value": "int64"}),
+            core_schema.is_instance_schema(cls),
+        )
+
+
+def _read_int64(json: object) -> Int64:
+    try:
+        value = decode(json)
+    except ValueFormatError as error:
+        raise PydanticCustomError("value", "{reason}", {"reason": str(error)}) from None
+    if not isinstance(value, Int64):
+        raise PydanticCustomError("int64", 'expected an Int64, on the wire {{"$integer": base64}}')
+    return value
 
 
 # --- Python to JSON

@@ -1,0 +1,282 @@
+"""Documents: what users declare, and how one is read from and brought to the wire's form."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Self, TypeVar, final, get_args
+
+import orjson
+from pydantic import BaseModel, ConfigDict
+from pydantic_core import SchemaValidator, core_schema
+
+from reactor.errors import ReactorError, ValueFormatError
+from reactor.schema.index import Index
+from reactor.values import codec
+from reactor.values.codec import Int64, Value
+from reactor.values.ids import Id
+from reactor.values.order import MISSING
+
+if TYPE_CHECKING:
+    from pydantic import GetCoreSchemaHandler
+
+__all__ = ["ABSENT", "Absent", "Document", "Plan", "to_value", "wire_fields"]
+
+B = TypeVar("B", bound=BaseModel)
+
+
+@final
+class Absent:
+    """The type of ``ABSENT``. In ``x: T | None | Absent = ABSENT`` null and absence are told apart."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "ABSENT"
+
+    def __bool__(self) -> bool:
+        return False
+
+    def __copy__(self) -> Absent:
+        return self
+
+    def __deepcopy__(self, memo: object) -> Absent:
+        return self
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
+        return core_schema.is_instance_schema(cls, metadata={"reactor_absent": True})
+
+
+#: A field that is not there.
+ABSENT: Final = Absent()
+
+
+class Plan:
+    """How a model class's fields are named on the wire, and which are left out there.
+
+    A field declared with the default None is absent where it is None; one whose value is ``ABSENT`` is absent.
+    """
+
+    __slots__ = ("fields", "model", "optional", "types", "wire_names")
+
+    def __init__(self, model: type[BaseModel]) -> None:
+        self.model = model
+        self.wire_names: dict[str, str] = {}
+        self.optional: set[str] = set()
+        self.types: dict[str, Any] = {}
+        for name, field in model.__pydantic_fields__.items():
+            alias = field.validation_alias
+            self.wire_names[name] = alias if isinstance(alias, str) else name
+            self.types[name] = field.annotation
+            if field.default is None:
+                self.optional.add(name)
+        self.fields = tuple((name, wire, name in self.optional) for name, wire in self.wire_names.items())
+
+    def wire_path(self, path: str) -> str:
+        """A dotted path of field names as wire names. Names past the first that no model declares stand as they are."""
+        head, dot, rest = path.partition(".")
+        wire = self.wire_names.get(head, head)
+        if not dot:
+            return wire
+        inner = _model_in(self.types.get(head))
+        return f"{wire}.{plan_of(inner).wire_path(rest) if inner is not None else rest}"
+
+    def bound_value(self, keyword: str, value: Any) -> Any:
+        """The value that an index bound stands for: None is absence where the field says so."""
+        head, _, rest = keyword.partition("__")
+        name = keyword if keyword in self.wire_names or not rest else head
+        if value is ABSENT or (value is None and name == keyword and name in self.optional):
+            return MISSING
+        if rest and name == head and (inner := _model_in(self.types.get(head))) is not None:
+            return plan_of(inner).bound_value(rest, value)
+        declared = self.types.get(name)
+        if isinstance(value, int) and not isinstance(value, bool | Int64) and _only_int64(declared):
+            raise ValueFormatError(f"the field is an Int64, which no float or int equals. Use Int64({value})")
+        return to_value(value)
+
+
+_plans: dict[type[BaseModel], Plan] = {}
+
+
+def plan_of(model: type[BaseModel]) -> Plan:
+    """The plan of a complete model class."""
+    plan = _plans.get(model)
+    if plan is None:
+        plan = _plans[model] = Plan(model)
+    return plan
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    for kind in (annotation, *get_args(annotation)):
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            return kind
+    return None
+
+
+def _only_int64(annotation: Any) -> bool:
+    kinds = [kind for kind in (get_args(annotation) or (annotation,)) if kind not in (type(None), Absent)]
+    return bool(kinds) and all(kind is Int64 for kind in kinds)
+
+
+def wire_fields(model: BaseModel) -> dict[str, Value]:
+    """The fields of a document or nested model as values by wire name; absent ones left out, system fields not included.
+
+    Raises:
+        ValueFormatError: a field holds something that is not a value.
+    """
+    fields = model.__dict__
+    values: dict[str, Value] = {}
+    for name, wire, optional in plan_of(type(model)).fields:
+        value = fields[name]
+        if (value is None and optional) or value is ABSENT:
+            continue
+        kind = type(value)
+        values[wire] = value if kind is str or kind is float or kind is bool or value is None else to_value(value)
+    return values
+
+
+def to_value(value: Any) -> Value:
+    """A typed Python value (documents, models, dataclasses, ids inside) as a plain one.
+
+    Raises:
+        ValueFormatError: something that is not a value.
+    """
+    if value is None or isinstance(value, bool | float | bytes | Int64):
+        return value
+    if isinstance(value, str):
+        return str.__str__(value)
+    if isinstance(value, int):
+        return codec.decode(codec.encode(value))
+    if isinstance(value, list | tuple):
+        return [to_value(item) for item in value]
+    if isinstance(value, Mapping):
+        return {str.__str__(key): to_value(item) for key, item in value.items() if item is not ABSENT}
+    if isinstance(value, Document):
+        return value.__system_fields__() | wire_fields(value)
+    if isinstance(value, BaseModel):
+        return wire_fields(value)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {
+            field.name: to_value(item)
+            for field in dataclasses.fields(value)
+            if (item := getattr(value, field.name)) is not ABSENT and not (item is None and field.default is None)
+        }
+    return codec.decode(codec.encode(value))
+
+
+class Document(BaseModel):
+    """A document of a table: ``class Message(Document, table="messages")``.
+
+    Fields are pydantic's; documents are frozen. Indexes are class attributes: ``by_channel = Index("channel")``.
+    """
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", validate_by_name=True, validate_by_alias=True, ignored_types=(Index,), strict=False, defer_build=False
+    )
+
+    __table__: ClassVar[str | None] = None
+    __loader__: ClassVar[SchemaValidator | None] = None
+
+    by_creation_time: ClassVar[Index] = Index()
+    by_id: ClassVar[Index] = Index()
+
+    def __init_subclass__(cls, *, table: str | None = None, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        cls.__table__ = table
+        cls.__loader__ = None
+
+    if TYPE_CHECKING:
+        __plan__: ClassVar[Plan]
+
+    @property
+    def id(self) -> Id[Self]:
+        """The document's id.
+
+        Raises:
+            ReactorError: the document is not inserted yet.
+        """
+        id: Id[Self] = self.__system__("_id", "an id")
+        return id
+
+    @property
+    def creation_time(self) -> float:
+        """When the document was inserted, ms since the epoch.
+
+        Raises:
+            ReactorError: the document is not inserted yet.
+        """
+        time: float = self.__system__("_creationTime", "a creation time")
+        return time
+
+    def __system__(self, name: str, what: str) -> Any:
+        try:
+            return self.__dict__[name]
+        except KeyError:
+            raise ReactorError(f"This {type(self).__name__} has not {what} yet: it was made, not read. ctx.db.insert gives it.") from None
+
+    def __system_fields__(self) -> dict[str, Value]:
+        """``_id`` and ``_creationTime`` as values, for a document that was read."""
+        fields = self.__dict__
+        return {"_id": str.__str__(fields["_id"]), "_creationTime": fields["_creationTime"]} if "_id" in fields else {}
+
+    @classmethod
+    def from_row(cls, json: str, tables: Any) -> Self:
+        """The document of a stored row. It keeps the row's text, so that a result can repeat it as it stands.
+
+        Args:
+            json: the whole document in the wire's encoding, system fields included.
+            tables: the catalog that ids are checked against.
+
+        Raises:
+            pydantic.ValidationError: the row does not fit the class.
+        """
+        document: Self = loader_of(cls).validate_json(json, context=tables, by_alias=True, by_name=False)
+        document.__dict__["_json"] = json
+        return document
+
+    def __copy__(self) -> Self:
+        copied = super().__copy__()
+        copied.__dict__.pop("_json", None)
+        return copied
+
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
+        copied = super().__deepcopy__(memo)
+        copied.__dict__.pop("_json", None)
+        return copied
+
+    def __eq__(self, other: object) -> bool:
+        if type(other) is not type(self):
+            return NotImplemented
+        mine, theirs = self.__dict__, other.__dict__
+        return mine.get("_id") == theirs.get("_id") and all(mine[name] == theirs[name] for name in type(self).__pydantic_fields__)
+
+    def __hash__(self) -> int:
+        return hash(self.__dict__.get("_id", id(self)))
+
+
+def loader_of(document: type[Document]) -> SchemaValidator:
+    """What reads stored rows of ``document``."""
+    loader = document.__dict__.get("__loader__")
+    if loader is None:
+        # Here and not above: validators know documents.
+        from reactor.schema.validators import row_loader
+
+        loader = row_loader(document)
+        type.__setattr__(document, "__loader__", loader)
+    return loader
+
+
+def _encode_document(document: Document, depth: int) -> object:
+    json = document.__dict__.get("_json")
+    if json is not None:
+        return orjson.Fragment(json)
+    return codec.encode(document.__system_fields__() | wire_fields(document), depth)
+
+
+def _encode_model(model: BaseModel, depth: int) -> object:
+    return codec.encode(wire_fields(model), depth)
+
+
+codec.register_encoder(Document, _encode_document)
+codec.register_encoder(BaseModel, _encode_model)

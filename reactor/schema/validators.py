@@ -1,0 +1,420 @@
+"""From annotations to validators of the wire's values.
+
+pydantic gives the core schema of an annotation; ``adapt`` changes what differs on the wire (every number is a Float64, bytes
+and Int64 are spelt out, nothing is coerced, objects are closed) and the result is compiled once.
+"""
+
+from __future__ import annotations
+
+import typing
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+from pydantic.errors import PydanticSchemaGenerationError, PydanticUndefinedAnnotation, PydanticUserError
+from pydantic_core import PydanticCustomError, SchemaValidator, core_schema
+
+from reactor.errors import ArgumentError, ReturnsError, SchemaError, ValueFormatError
+from reactor.schema.document import Document, to_value
+from reactor.schema.pagination import PaginationOptions
+from reactor.values import codec
+from reactor.values.codec import Int64
+
+__all__ = ["ArgsValidator", "ReturnsValidator", "adapt", "describe", "reasons", "row_loader", "row_schema"]
+
+_EXACT = 2**53
+
+#: What pydantic knows and the wire does not.
+_UNSUPPORTED = {
+    "date": "an ISO string or ms since the epoch as a float",
+    "time": "a string",
+    "datetime": "ms since the epoch as a float",
+    "timedelta": "seconds as a float",
+    "decimal": "a string",
+    "set": "a list",
+    "frozenset": "a list",
+    "complex": "two floats",
+    "uuid": "a string",
+    "url": "a string",
+    "multi-host-url": "a string",
+    "enum": "a Literal",
+    "callable": "a string",
+    "generator": "a list",
+    "is-subclass": "a string",
+}
+
+Schema = dict[str, Any]
+
+
+def adapt(schema: Any, where: str) -> Any:
+    """A core schema that takes the wire's values instead of pydantic's.
+
+    Raises:
+        SchemaError: a type that no value of the wire stands for; ``where`` says whose.
+    """
+    if isinstance(schema, list | tuple):
+        return type(schema)(adapt(item, where) for item in schema)
+    if not isinstance(schema, dict):
+        return schema
+    kind = schema.get("type")
+    if kind in _UNSUPPORTED:
+        raise SchemaError(f"{where}: {kind} is not a type of the wire. Use {_UNSUPPORTED[kind]}.", code="SchemaDefinitionError")
+    special = _ADAPTED.get(kind) if isinstance(kind, str) else None
+    if special is not None:
+        return special(schema)
+    adapted = {key: value if key in _NOT_SCHEMAS else adapt(value, where) for key, value in schema.items()}
+    if kind in ("model-fields", "typed-dict", "dataclass-args"):
+        adapted["extra_behavior"] = "forbid"
+    if kind == "model" and issubclass(schema["cls"], Document):
+        _add_system_fields(adapted["schema"])
+    return adapted
+
+
+_NOT_SCHEMAS = frozenset(
+    ("default", "metadata", "serialization", "config", "expected", "cls", "ref", "schema_ref", "computed_fields", "validation_alias")
+)
+
+
+def _add_system_fields(fields: Any) -> None:
+    while fields["type"] != "model-fields":
+        fields = fields["schema"]
+    fields["fields"] = fields["fields"] | {
+        "_id": core_schema.model_field(core_schema.with_default_schema(core_schema.str_schema(strict=True), default=None)),
+        "_creationTime": core_schema.model_field(core_schema.with_default_schema(_float({"type": "float"}), default=None)),
+    }
+
+
+def _both(json: core_schema.CoreSchema, python: Any) -> Schema:
+    return typing.cast(Schema, core_schema.json_or_python_schema(json, python))
+
+
+def _float(schema: Any) -> Any:
+    strict = {**schema, "strict": True}
+    return _both(core_schema.no_info_before_validator_function(_read_float, strict), strict)
+
+
+def _read_float(value: Any) -> Any:
+    if type(value) is dict:
+        return _special(value, float, "number")
+    return value
+
+
+def _int(schema: Any) -> Any:
+    strict = {**schema, "strict": True}
+    return _both(
+        core_schema.no_info_before_validator_function(_read_int, strict), core_schema.no_info_before_validator_function(_check_int, strict)
+    )
+
+
+def _read_int(value: Any) -> Any:
+    if type(value) is float and value.is_integer():
+        value = int(value)
+    return _check_int(value)
+
+
+def _check_int(value: Any) -> Any:
+    if isinstance(value, Int64):
+        raise PydanticCustomError("int", "expected a number without fraction, got an Int64; declare the type Int64, or send a plain number")
+    if isinstance(value, int) and not -_EXACT <= value <= _EXACT:
+        raise PydanticCustomError("int", "expected a number within ±2^53, where it is exact; beyond that use Int64")
+    return value
+
+
+def _bytes(schema: Any) -> Any:
+    strict = {**schema, "strict": True}
+    return _both(core_schema.no_info_before_validator_function(_read_bytes, strict), strict)
+
+
+def _read_bytes(value: Any) -> Any:
+    if type(value) is dict:
+        return _special(value, bytes, "bytes")
+    raise PydanticCustomError("bytes", 'expected bytes, on the wire {{"$bytes": base64}}')
+
+
+def _special(value: Any, kind: type, name: str) -> Any:
+    try:
+        decoded = codec.decode(value)
+    except ValueFormatError as error:
+        raise PydanticCustomError("value", "{reason}", {"reason": str(error)}) from None
+    if type(decoded) is not kind:
+        raise PydanticCustomError("value", "expected {name}", {"name": name})
+    return decoded
+
+
+def _any(schema: Any) -> Any:
+    return _both(core_schema.no_info_plain_validator_function(_read_any), core_schema.any_schema())
+
+
+def _read_any(value: Any) -> Any:
+    try:
+        return codec.decode(value)
+    except ValueFormatError as error:
+        raise PydanticCustomError("value", "{reason}", {"reason": str(error)}) from None
+
+
+def _literal(schema: Any) -> Any:
+    if not any(type(expected) is int for expected in schema["expected"]):
+        return schema
+    return _both(core_schema.no_info_before_validator_function(_read_whole, schema), schema)
+
+
+def _read_whole(value: Any) -> Any:
+    return int(value) if type(value) is float and value.is_integer() else value
+
+
+def _strict(schema: Any) -> Any:
+    return {**schema, "strict": True}
+
+
+_ADAPTED: dict[str, Callable[[Any], Any]] = {
+    "float": _float,
+    "int": _int,
+    "bytes": _bytes,
+    "any": _any,
+    "str": _strict,
+    "bool": _strict,
+    "literal": _literal,
+}
+
+
+def _core_schema(annotation: Any, where: str) -> Any:
+    try:
+        adapter: TypeAdapter[Any] = TypeAdapter(annotation)
+        return adapter.core_schema
+    except PydanticUndefinedAnnotation as error:
+        raise SchemaError(f"{where}: the name {error.name!r} in an annotation is not defined.", code="SchemaDefinitionError") from error
+    except (PydanticSchemaGenerationError, PydanticUserError) as error:
+        reason = str(error).split("\n")[0]
+        raise SchemaError(f"{where}: this annotation is no type of the wire: {reason}", code="SchemaDefinitionError") from error
+
+
+def _compile(schema: Any) -> SchemaValidator:
+    # Prebuilt validators of nested models would be the unadapted ones.
+    return SchemaValidator(schema, None, _use_prebuilt=False)
+
+
+def row_schema(document: type[Document]) -> Any:
+    """The adapted core schema of a document class.
+
+    Raises:
+        SchemaError: a field has a type that the wire does not have.
+    """
+    return adapt(_core_schema(document, document.__qualname__), document.__qualname__)
+
+
+def row_loader(document: type[Document]) -> SchemaValidator:
+    """What reads documents of this class from their stored text.
+
+    Raises:
+        SchemaError: a field has a type that the wire does not have.
+    """
+    return _compile(row_schema(document))
+
+
+def reasons(error: ValidationError) -> list[str]:
+    """Why a value does not fit, a text for each place: path, what was expected, what was found."""
+    texts: dict[str, None] = {}
+    for detail in error.errors(include_url=False, include_context=False):
+        path = _path(detail["loc"])
+        message = detail["msg"].removeprefix("Value error, ")
+        texts[f"{path}: {message}{_found(detail)}" if path else f"{message}{_found(detail)}"] = None
+    return list(texts)
+
+
+def _path(loc: tuple[int | str, ...]) -> str:
+    # pydantic puts the member of a union that was tried into the path; members are no fields.
+    steps = [step for step in loc if isinstance(step, int) or (not any(mark in step for mark in "[(") and step not in _MEMBERS)]
+    return "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in steps).removeprefix(".")
+
+
+_MEMBERS = frozenset(("str", "float", "int", "bool", "bytes", "none", "any", "json-or-python", "nullable"))
+
+
+def _found(detail: Any) -> str:
+    if detail["type"] in ("missing", "id", "value"):
+        return ""
+    shown = repr(detail["input"])
+    return f" (found {shown if len(shown) <= 80 else shown[:79] + '…'})"
+
+
+class ReturnsValidator:
+    """Checks and encodes what a function returns. An absent annotation takes everything."""
+
+    __slots__ = ("_any", "_validator", "schema", "where")
+
+    def __init__(self, annotation: Any, where: str) -> None:
+        self.where = where
+        if annotation is None:
+            annotation = type(None)
+        self._any = annotation is Any
+        self.schema = adapt(_core_schema(annotation, f"{where} returns"), f"{where} returns")
+        self._validator = _compile(self.schema)
+
+    def check(self, value: Any, tables: Any) -> Any:
+        """``value`` if it fits.
+
+        Raises:
+            ReturnsError: it does not; names the function, the path and the reason.
+        """
+        if self._any:
+            return value
+        try:
+            return self._validator.validate_python(value, strict=True, context=tables)
+        except ValidationError as error:
+            raise ReturnsError(f"{self.where} returned what its annotation does not allow. " + "; ".join(reasons(error)[:5])) from None
+
+    def load(self, json: bytes, tables: Any) -> Any:
+        """The typed value of a result's JSON text.
+
+        Raises:
+            ReturnsError: it does not fit.
+        """
+        try:
+            return self._validator.validate_json(json, strict=True, context=tables, by_alias=True, by_name=False)
+        except ValidationError as error:
+            raise ReturnsError(f"{self.where} returned what its annotation does not allow. " + "; ".join(reasons(error)[:5])) from None
+
+    def describe(self, tables: Any) -> dict[str, Any]:
+        """The validator in the wire's description."""
+        return describe(self.schema, tables)
+
+
+class ArgsValidator:
+    """Checks the arguments of a function against its signature.
+
+    Args:
+        where: the function's path, for messages.
+        parameters: annotation by name, in order, without ``ctx``.
+        required: the names without a default.
+    """
+
+    __slots__ = ("_names", "_validator", "schema", "where")
+
+    def __init__(self, where: str, parameters: Mapping[str, Any], required: frozenset[str]) -> None:
+        self.where = where
+        self._names: dict[str, str] = {}
+        fields: dict[str, core_schema.TypedDictField] = {}
+        for name, annotation in parameters.items():
+            wire = "paginationOpts" if annotation is PaginationOptions else name
+            self._names[name] = wire
+            schema = adapt(_core_schema(annotation, f"{where}, argument {name!r}"), f"{where}, argument {name!r}")
+            fields[name] = core_schema.typed_dict_field(schema, required=name in required, validation_alias=wire)
+        self.schema: Any = core_schema.typed_dict_schema(fields, extra_behavior="forbid")
+        self._validator = _compile(self.schema)
+
+    def load(self, json: bytes | str, tables: Any) -> dict[str, Any]:
+        """The keyword arguments of a call.
+
+        Args:
+            json: one object, in the wire's encoding.
+
+        Raises:
+            ArgumentError: it does not fit; names the function, the argument and the reason.
+        """
+        try:
+            arguments: dict[str, Any] = self._validator.validate_json(json, strict=True, context=tables, by_alias=True, by_name=False)
+        except ValidationError as error:
+            raise ArgumentError(f"{self.where} was called with arguments that do not fit. " + "; ".join(self._reasons(error)[:5])) from None
+        return arguments
+
+    def to_json(self, arguments: Mapping[str, Any]) -> bytes:
+        """The JSON text of a call made in Python, by keyword.
+
+        Raises:
+            ArgumentError: an argument is not a value.
+        """
+        encoded = {}
+        for name, value in arguments.items():
+            try:
+                encoded[self._names.get(name, name)] = to_value(value)
+            except ValueFormatError as error:
+                raise ArgumentError(f"{self.where}, argument {name!r}: {error}") from None
+        try:
+            return codec.to_json(encoded)
+        except ValueFormatError as error:
+            raise ArgumentError(f"{self.where} was called with arguments that are not values: {error}") from None
+
+    def describe(self, tables: Any) -> dict[str, Any]:
+        """The validator in the wire's description."""
+        return describe(self.schema, tables)
+
+    def _reasons(self, error: ValidationError) -> list[str]:
+        texts = []
+        for text in reasons(error):
+            name, _, reason = text.partition(": ")
+            if reason.startswith("Extra inputs are not permitted"):
+                expected = ", ".join(self._names.values()) or "none"
+                texts.append(f"There is no argument {name!r}; it takes: {expected}")
+            elif reason.startswith("Field required"):
+                texts.append(f"The argument {name!r} is missing")
+            else:
+                texts.append(f"Argument {text}" if reason else f"Arguments are one object by name: {text}")
+        return texts
+
+
+# --- descriptions
+
+
+def describe(schema: Any, tables: Any, definitions: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """A core schema in the wire's description of validators. What it cannot say is ``any``."""
+    kind = schema["type"]
+    metadata = schema.get("metadata") or {}
+    if "reactor_id" in metadata:
+        target = metadata["reactor_id"]
+        return {"type": "string"} if target is None else {"type": "id", "tableName": tables.table_named_by(target)}
+    if kind in _SIMPLE:
+        return {"type": _SIMPLE[kind]}
+    if kind == "definitions":
+        return describe(schema["schema"], tables, {item["ref"]: item for item in schema["definitions"]})
+    if kind == "definition-ref":
+        definition = (definitions or {}).get(schema["schema_ref"])
+        remaining = {ref: item for ref, item in (definitions or {}).items() if ref != schema["schema_ref"]}
+        return {"type": "any"} if definition is None else describe(definition, tables, remaining)
+    if kind == "json-or-python":
+        return describe(schema["json_schema"], tables, definitions)
+    if kind == "literal":
+        return _union([{"type": "literal", "value": value} for value in schema["expected"]])
+    if kind == "nullable":
+        return _union([describe(schema["schema"], tables, definitions), {"type": "null"}])
+    if kind == "union":
+        members = [member[0] if isinstance(member, tuple) else member for member in schema["choices"]]
+        return _union([describe(m, tables, definitions) for m in members if not (m.get("metadata") or {}).get("reactor_absent")])
+    if kind == "tagged-union":
+        return _union([describe(member, tables, definitions) for member in schema["choices"].values()])
+    if kind in ("list", "tuple"):
+        items = schema.get("items_schema")
+        return {"type": "array", "value": describe(items, tables, definitions) if isinstance(items, dict) else {"type": "any"}}
+    if kind == "dict":
+        values = describe(schema["values_schema"], tables, definitions) if "values_schema" in schema else {"type": "any"}
+        return {"type": "record", "keys": {"type": "string"}, "values": {"fieldType": values, "optional": False}}
+    if kind in ("model-fields", "typed-dict", "dataclass-args"):
+        return {"type": "object", "value": _fields(schema, tables, definitions)}
+    inner = schema.get("schema")
+    if isinstance(inner, dict):
+        return describe(inner, tables, definitions)
+    return {"type": "null" if metadata.get("reactor_absent") else _PLAIN.get(metadata.get("reactor_value", ""), "any")}
+
+
+_SIMPLE = {"none": "null", "float": "number", "int": "number", "bool": "boolean", "str": "string", "bytes": "bytes", "any": "any"}
+_PLAIN = {"int64": "bigint"}
+
+
+def _union(members: list[dict[str, Any]]) -> dict[str, Any]:
+    flat: list[dict[str, Any]] = []
+    for member in members:
+        for part in member["value"] if member["type"] == "union" else [member]:
+            if part not in flat:
+                flat.append(part)
+    return flat[0] if len(flat) == 1 else {"type": "union", "value": flat}
+
+
+def _fields(schema: Any, tables: Any, definitions: Mapping[str, Any] | None) -> dict[str, Any]:
+    fields = schema["fields"]
+    named = fields.items() if isinstance(fields, dict) else [(field["name"], field) for field in fields]
+    described = {}
+    for name, field in named:
+        alias = field.get("validation_alias")
+        inner = field["schema"]
+        optional = inner["type"] == "default" or field.get("required") is False
+        described[alias if isinstance(alias, str) else name] = {"fieldType": describe(inner, tables, definitions), "optional": optional}
+    return described

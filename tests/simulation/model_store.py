@@ -1,0 +1,155 @@
+"""A database of many equal nodes in a few dictionaries, that suspends wherever a real one would.
+
+It keeps the promises of ``reactor.engine.store`` and nothing more: one head that nodes take turns in, snapshots of what is
+durable, a log of before and after. Every operation first yields a number of times that the seed decides, so that runs
+interleave in every way; a write can be told to fail.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from reactor.engine.store import Commit, LogEntry, LoggedWrite, RequestKey, RequestRecord, Row, StoredTable, StoreSnapshot, Ts
+from reactor.errors import StoreFull
+from reactor.schema.catalog import IndexDef, Table
+
+Rows = Mapping[str, tuple[Ts, str, tuple[bytes, ...]]]
+
+
+@dataclass
+class Database:
+    """What the nodes share."""
+
+    seed: int = 0
+    tables: dict[str, Rows] = field(default_factory=dict)
+    log: list[LogEntry] = field(default_factory=list)
+    requests: dict[RequestKey, RequestRecord] = field(default_factory=dict)
+    head: Ts = Ts(0)
+
+    def __post_init__(self) -> None:
+        self.random = random.Random(self.seed)
+        self.lock = asyncio.Lock()
+
+    async def suspend(self, most: int = 3) -> None:
+        for _ in range(self.random.randint(0, most)):
+            await asyncio.sleep(0)
+
+
+class ModelSnapshot:
+    def __init__(self, store: ModelStore) -> None:
+        self._store = store
+        self._tables = dict(store.database.tables)
+        self._requests = dict(store.database.requests)
+        self.ts = store.database.head
+        self.released = False
+
+    async def get(self, table: Table, id: str) -> Row | None:
+        assert not self.released
+        await self._store.suspend()
+        found = self._tables.get(table.name, {}).get(id)
+        return None if found is None else Row(id, found[0], found[1])
+
+    async def scan(self, index: IndexDef, lo: bytes, hi: bytes, *, reverse: bool, limit: int) -> list[Row]:
+        assert not self.released
+        await self._store.suspend()
+        rows = []
+        for id, (ts, json, keys) in self._tables.get(index.table, {}).items():
+            key = id.encode() if index.position < 0 else keys[index.position]
+            if lo <= key < hi:
+                rows.append(Row(id, ts, json, key))
+        return sorted(rows, key=lambda row: row.key, reverse=reverse)[:limit]
+
+    async def find_request(self, key: RequestKey) -> RequestRecord | None:
+        await self._store.suspend()
+        return self._requests.get(key)
+
+    def release(self) -> None:
+        self.released = True
+
+
+class ModelHead:
+    def __init__(self, store: ModelStore) -> None:
+        self._store = store
+        self.ts = store.database.head
+
+    async def entries_after(self, ts: Ts) -> list[LogEntry]:
+        await self._store.suspend()
+        return [entry for entry in self._store.database.log if entry.ts > ts]
+
+    async def write(self, commits: Sequence[Commit]) -> None:
+        await self._store.suspend(8)
+        if self._store.failures > 0:
+            self._store.failures -= 1
+            raise StoreFull("the model's disk is full")
+        database = self._store.database
+        for commit in commits:
+            if not commit.writes and commit.request is None:
+                continue
+            assert commit.ts > database.head, "ts must grow"
+            database.head = commit.ts
+            for write in commit.writes:
+                rows = dict(database.tables.get(write.table.name, {}))
+                current = rows.get(write.id)
+                assert (None if current is None else current[1]) == write.before, "the committer's before image is not what is stored"
+                if write.after is None:
+                    rows.pop(write.id)
+                else:
+                    rows[write.id] = (commit.ts, write.after, write.after_keys)
+                database.tables[write.table.name] = rows
+            if commit.writes:
+                database.log.append(LogEntry(commit.ts, tuple(LoggedWrite(w.table.name, w.id, w.before, w.after) for w in commit.writes)))
+            if commit.request is not None:
+                assert commit.request not in database.requests, "a request was written twice"
+                database.requests[commit.request] = RequestRecord(commit.ts, commit.result, commit.log_lines)
+
+
+class ModelStore:
+    """One node's connection to the database."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+        self.failures = 0  # how many of the next writes fail
+
+    async def suspend(self, most: int = 3) -> None:
+        await self.database.suspend(most)
+
+    def snapshot(self) -> StoreSnapshot:
+        return ModelSnapshot(self)
+
+    @contextlib.asynccontextmanager
+    async def head(self) -> AsyncIterator[ModelHead]:
+        async with self.database.lock:
+            yield ModelHead(self)
+
+    async def log_after(self, ts: Ts, *, until: Ts | None = None, limit: int = 1000) -> list[LogEntry]:
+        await self.suspend()
+        return [e for e in self.database.log if e.ts > ts and (until is None or e.ts <= until)][:limit]
+
+    async def trim(self, *, log_before: Ts, requests_before: Ts) -> None:
+        self.database.log = [entry for entry in self.database.log if entry.ts >= log_before]
+
+    def tables(self) -> Mapping[str, StoredTable]:
+        return {name: StoredTable(name, 10001 + at, (), "") for at, name in enumerate(sorted(self.database.tables))}
+
+    async def create_table(self, name: str) -> StoredTable:
+        self.database.tables.setdefault(name, {})
+        return self.tables()[name]
+
+    async def create_index(self, table: str, name: str, fields: tuple[str, ...]) -> None:
+        await self.suspend()
+
+    async def fill_index(self, table: str, name: str, rows: Sequence[tuple[str, Ts, bytes]]) -> None:
+        await self.suspend()
+
+    async def build_index(self, table: str, name: str) -> None:
+        await self.suspend()
+
+    async def finish_schema(self, tables: Sequence[Table]) -> None:
+        await self.suspend()
+
+    async def close(self) -> None:
+        await self.suspend()

@@ -1,0 +1,224 @@
+"""Several nodes over one database, random transactions, random suspensions, failing writes: every invariant at once.
+
+A failure prints the seed; ``REACTOR_TEST_LONG=1`` runs many more seeds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import pytest
+from reactor.engine.engine import Engine
+from reactor.engine.live_query import Subscription
+from reactor.engine.store import RequestKey, Ts
+from reactor.engine.committer import Answer
+from reactor.engine.transaction import Transaction
+from reactor.errors import StoreFull, WriteConflict
+from reactor.limits import Limits
+
+from tests.simulation.ledger import Model, Recorder, Step, catalog, equal, random_steps, replay
+from tests.simulation.model_store import Database, ModelStore
+
+SEEDS = range(2000 if os.environ.get("REACTOR_TEST_LONG") else 60)
+
+
+class ScriptedRuntime:
+    """A clock that a simulation moves, and the seed's randomness."""
+
+    def __init__(self, rng: random.Random) -> None:
+        self.rng = rng
+        self.ns = 1_000_000
+
+    def now_ns(self) -> int:
+        self.ns += self.rng.randint(-20, 100)  # clocks stand still and go back
+        return self.ns
+
+    def monotonic_s(self) -> float:
+        return self.ns / 1e9
+
+    def random_bytes(self, n: int) -> bytes:
+        return self.rng.randbytes(n)
+
+    async def sleep(self, seconds: float) -> None:
+        for _ in range(self.rng.randint(0, 20)):
+            await asyncio.sleep(0)
+
+
+@dataclass
+class Done:
+    """A mutation that was answered, as its caller saw it."""
+
+    ts: Ts
+    began: int
+    ended: int
+    steps: list[Step]
+
+
+@dataclass(eq=False)
+class Watched:
+    """What a live query last gave its watcher, and whether it was told to look again."""
+
+    outcome: Result | None = None
+    dirty: bool = True
+
+    def invalidated(self, subscription: Subscription[Result]) -> None:
+        self.dirty = True
+
+
+@dataclass(frozen=True)
+class Result:
+    value: tuple[str, ...]
+    identity_used: bool = False
+    journal: str | None = None
+    joinable: bool = True
+
+    def same_as(self, other: Result) -> bool:
+        return self.value == other.value
+
+
+@dataclass
+class Simulation:
+    seed: int
+    nodes: int
+    clock: itertools.count[int] = field(default_factory=itertools.count)
+    done: list[Done] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.rng = random.Random(self.seed)
+        self.catalog = catalog()
+        self.database = Database(self.seed)
+        self.stores = [ModelStore(self.database) for _ in range(self.nodes)]
+        limits = Limits(mutation_attempts=12)
+        self.engines = [Engine(store, self.catalog, ScriptedRuntime(self.rng), limits) for store in self.stores]
+
+    async def suspend(self) -> None:
+        await self.database.suspend(2)
+
+    async def run(self, *, clients: int, mutations: int) -> None:
+        for engine in self.engines:
+            await engine.start()
+        # Following the log of other nodes is the store's part; a node alone hears of every commit by itself.
+        watchers = [asyncio.ensure_future(self.watch(engine)) for engine in self.engines if self.nodes == 1]
+        try:
+            await asyncio.gather(*(self.client(number, mutations) for number in range(clients)))
+        finally:
+            for watcher in watchers:
+                watcher.cancel()
+            await asyncio.gather(*watchers, return_exceptions=True)
+            for engine in self.engines:
+                await engine.stop()
+
+    async def client(self, number: int, mutations: int) -> None:
+        rng = random.Random(f"{self.seed}-{number}")
+        for count in range(mutations):
+            if rng.random() < 0.03:
+                rng.choice(self.stores).failures += 1
+            if rng.random() < 0.2:
+                await self.query(rng)
+            else:
+                await self.mutation(rng, RequestKey(f"client-{number}", count) if rng.random() < 0.5 else None)
+            for engine in self.engines:
+                engine.live.check_invariants()
+                engine._committer._overlay.check_invariants()
+                engine._log.check_invariants()
+
+    async def mutation(self, rng: random.Random, request: RequestKey | None) -> None:
+        latest: list[Recorder] = []
+        seed = rng.random()
+
+        async def run(tx: Transaction) -> Answer:
+            recorder = Recorder(tx)
+            latest.append(recorder)
+            await random_steps(recorder, self.catalog, random.Random(seed), self.suspend, writes=True)
+            return Answer(b"null")
+
+        began = next(self.clock)
+        try:
+            committed = await rng.choice(self.engines).mutate(run, request=request)
+        except (WriteConflict, StoreFull):
+            return
+        steps = latest[-1].steps
+        self.done.append(Done(committed.ts, began, next(self.clock), steps))
+        if request is not None and rng.random() < 0.5:
+            again = await rng.choice(self.engines).mutate(self.never, request=request)
+            assert again.replayed and again.ts == committed.ts, "a resent request gets the first answer, on every node"
+
+    async def never(self, tx: Transaction) -> Answer:
+        raise AssertionError("a request that committed ran again")
+
+    async def query(self, rng: random.Random) -> None:
+        async def run(tx: Transaction) -> list[Step]:
+            recorder = Recorder(tx)
+            await random_steps(recorder, self.catalog, random.Random(rng.random()), self.suspend, writes=False)
+            return recorder.steps
+
+        began = next(self.clock)
+        steps, ts = await rng.choice(self.engines).query(run)
+        self.done.append(Done(ts, began, next(self.clock), steps))
+
+    async def watch(self, engine: Engine) -> None:
+        """A client of live queries: looks when told, and finds what a run from scratch at that ts finds."""
+        accounts = self.catalog.tables["accounts"]
+        index = accounts.index("by_name")
+        watched: dict[str, tuple[Watched, Subscription[Result]]] = {}
+
+        def run(name: str) -> Callable[[Transaction, str | None], object]:
+            async def read(tx: Transaction, journal: str | None) -> Result:
+                await self.suspend()
+                rows = await tx.scan(index, equal(index, name)).next(2)
+                return Result(tuple(row.json for row in rows))
+
+            return read
+
+        for name in "abc":
+            watcher = Watched()
+            watched[name] = (watcher, engine.live.subscribe(name, None, run(name), watcher))  # type: ignore[arg-type]
+        while True:
+            await asyncio.sleep(0)
+            pin = engine.pin()
+            try:
+                results = {}
+                for name, (watcher, subscription) in watched.items():
+                    watcher.dirty = False
+                    results[name] = subscription.at(pin)
+                for name, result in results.items():
+                    value = await result if isinstance(result, asyncio.Future) else result
+                    snapshot = await pin.snapshot.scan(index, *equal(index, name)[:2], reverse=False, limit=2)
+                    assert value.value == tuple(row.json for row in snapshot), f"live query {name} is wrong at {pin.ts}"
+            finally:
+                pin.release()
+
+    def check(self) -> None:
+        """Each transaction saw what a serial run in ts order sees, and that order agrees with real time."""
+        model = Model()
+        ordered = sorted(self.done, key=lambda done: (done.ts, not any(step.kind == "write" for step in done.steps)))
+        for done in ordered:
+            replay(model, done.steps)
+        for table, rows in self.database.tables.items():
+            assert {id: json for id, (_, json, _) in rows.items()} == model.tables.get(table, {})
+        for done in self.done:
+            latest = max((other.ts for other in self.done if other.ended < done.began), default=Ts(0))
+            assert done.ts >= latest, "a transaction was ordered before one that had been answered when it began"
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("seed", SEEDS)
+async def test_transactions_of_one_node_are_strictly_serializable_and_live_queries_right(seed: int) -> None:
+    simulation = Simulation(seed, nodes=1)
+    await simulation.run(clients=5, mutations=12)
+    simulation.check()
+    assert simulation.done
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("seed", SEEDS)
+async def test_transactions_of_three_nodes_over_one_database_are_strictly_serializable(seed: int) -> None:
+    simulation = Simulation(seed, nodes=3)
+    await simulation.run(clients=5, mutations=10)
+    simulation.check()
+    assert simulation.done
