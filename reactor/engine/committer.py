@@ -171,7 +171,7 @@ class Committer:
         future: asyncio.Future[Committed] = asyncio.get_running_loop().create_future()
         if not writes and request is None and tx.base.upto <= self.flushed:
             # It only read, and nothing that could still be lost: there is nothing to make durable.
-            committed = Committed(self.head, answer.value, answer.log_lines, answer.result)
+            committed = Committed(max(self.head, tx.ts), answer.value, answer.log_lines, answer.result)
             if on_durable is not None:
                 on_durable(committed)
             future.set_result(committed)

@@ -9,12 +9,12 @@ from typing import Any
 
 import orjson
 
-from reactor.values.interval import END, Interval
 from reactor.engine.store import Row
 from reactor.engine.transaction import Transaction
 from reactor.schema import Document, Index
 from reactor.schema.catalog import Catalog, IndexDef, Table
 from reactor.values import ids, order
+from reactor.values.interval import END, Interval
 
 
 class Account(Document, table="accounts"):
@@ -133,7 +133,9 @@ def replay(model: Model, steps: list[Step]) -> None:
             model.write(*step.arguments)
 
 
-async def random_steps(recorder: Recorder, catalog: Catalog, rng: random.Random, suspend: Callable[[], Awaitable[None]], writes: bool) -> None:
+async def random_steps(
+    recorder: Recorder, catalog: Catalog, rng: random.Random, suspend: Callable[[], Awaitable[None]], *, writes: bool
+) -> None:
     """A few reads, and writes that depend on them, on few documents so that transactions get in each other's way."""
     accounts = catalog.tables["accounts"]
     for _ in range(rng.randint(1, 4)):

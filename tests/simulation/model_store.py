@@ -28,7 +28,7 @@ class Database:
     tables: dict[str, Rows] = field(default_factory=dict)
     log: list[LogEntry] = field(default_factory=list)
     requests: dict[RequestKey, RequestRecord] = field(default_factory=dict)
-    head: Ts = Ts(0)
+    head: Ts = field(default=Ts(0))
 
     def __post_init__(self) -> None:
         self.random = random.Random(self.seed)

@@ -13,14 +13,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import pytest
+
+from reactor.engine.committer import Answer
 from reactor.engine.engine import Engine
 from reactor.engine.live_query import Subscription
 from reactor.engine.store import RequestKey, Ts
-from reactor.engine.committer import Answer
 from reactor.engine.transaction import Transaction
 from reactor.errors import StoreFull, WriteConflict
 from reactor.limits import Limits
-
 from tests.simulation.ledger import Model, Recorder, Step, catalog, equal, random_steps, replay
 from tests.simulation.model_store import Database, ModelStore
 
