@@ -1,0 +1,258 @@
+"""The store on SQLite: a file for one process. Fulfils ``reactor.engine.store``.
+
+Parts: ``sqlite_file`` opens and locks, ``sqlite_tables`` has the stored schema and its SQL, ``sqlite_snapshots`` reads,
+``sqlite_group`` and ``sqlite_writer`` write, ``sqlite_checkpoints`` keeps the write-ahead log bounded.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from types import TracebackType
+from typing import Literal, TypeVar
+
+import apsw
+
+from reactor.engine.store import Commit, LogEntry, StoredTable, Ts
+from reactor.errors import StoreError
+from reactor.schema.catalog import Table
+from reactor.stores import sqlite_tables
+from reactor.stores.sqlite_checkpoints import Checkpoints
+from reactor.stores.sqlite_file import DatabaseFile, damaged, store_error
+from reactor.stores.sqlite_group import write_group, write_rows
+from reactor.stores.sqlite_log import trim_log, trim_requests
+from reactor.stores.sqlite_snapshots import Snapshots, SqliteSnapshot
+from reactor.stores.sqlite_tables import SqlIndex, SqlTable
+from reactor.stores.sqlite_writer import Turn, Turns, Writer
+
+__all__ = ["SqliteStore"]
+
+T = TypeVar("T")
+
+#: Rows of a table in which the key of a dropped index is removed in one transaction.
+SWEEP_ROWS = 1000
+
+
+class SqliteHead(AbstractAsyncContextManager["SqliteHead"]):
+    """A ``Head``. ``async with`` holds it; one task at a time does."""
+
+    def __init__(self, store: SqliteStore, ts: Ts) -> None:
+        self.ts = ts  # advanced by the store alone, when it publishes
+        self._store = store
+        self._lock = asyncio.Lock()
+
+    async def __aenter__(self) -> SqliteHead:
+        await self._lock.acquire()
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._lock.release()
+
+    async def entries_after(self, ts: Ts) -> list[LogEntry]:
+        return []
+
+    async def write(self, commits: Sequence[Commit]) -> None:
+        """See ``Head.write``. A cancellation that came meanwhile is delivered at the task's next await.
+
+        The event loop does not run between the moment when snapshots show the commits and the return to the caller.
+        """
+        await self._store.write(commits)
+
+
+class SqliteStore:
+    """A database in one SQLite file. Made by ``open`` or ``temporary``.
+
+    Attributes:
+        path: of the file.
+        instance_name: drawn when the database was made.
+        secret: 32 bytes drawn with it, to authenticate what is handed to clients to be given back.
+    """
+
+    def __init__(self, file: DatabaseFile, folder: TemporaryDirectory[str] | None = None) -> None:
+        self.path = file.path
+        self.instance_name: str
+        self.secret: bytes
+        self._file = file
+        self._folder = folder
+        try:
+            self._tables: Mapping[str, SqlTable] = self._load_tables()
+            self._snapshots = Snapshots(file.connect_reader, self._translate, self._tables)
+        except BaseException:
+            file.close()
+            raise
+        self._head = SqliteHead(self, self._snapshots.current.ts)
+        self._turns = Turns()
+        self._writer = Writer(file)
+        self._checkpoints = Checkpoints(file.path, self._writer, self._snapshots)
+        self._unusable: StoreError | None = None  # set for ever by ``close``, and when a commit could not be published
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str], *, synchronous: Literal["full", "normal"] = "full") -> SqliteStore:
+        """Open the database at ``path``, or make it, with its folder.
+
+        Args:
+            synchronous: "full" makes a commit durable before it is acknowledged; with "normal" a power failure, not a
+                crash of the process, may lose the last ones.
+
+        Raises:
+            StoreLocked, StoreReadOnly, StoreCorrupt, StoreTooNew, StoreFull, StoreError: it cannot be used; says why.
+        """
+        return cls(DatabaseFile(path, synchronous))
+
+    @classmethod
+    def temporary(cls) -> SqliteStore:
+        """A new database that waits for no disk and is deleted when it is closed."""
+        folder = TemporaryDirectory(prefix="reactor-")
+        return cls(DatabaseFile(Path(folder.name) / "reactor.db", "off"), folder)
+
+    def _load_tables(self) -> dict[str, SqlTable]:
+        writer = self._file.writer
+        try:
+            self.instance_name, self.secret = writer.execute("SELECT instance_name, secret FROM _reactor_meta").get
+            tables = sqlite_tables.load_tables(writer)
+            for table in tables.values():
+                sqlite_tables.check_table(writer, table)
+        except apsw.SQLError as error:
+            raise damaged(self.path, error) from error
+        except apsw.Error as error:
+            raise self._translate(error) from error
+        return tables
+
+    # --- commits
+
+    def snapshot(self) -> SqliteSnapshot:
+        return self._snapshots.snapshot()
+
+    def head(self) -> AbstractAsyncContextManager[SqliteHead]:
+        return self._head
+
+    async def write(self, commits: Sequence[Commit]) -> None:
+        """``Head.write``; the caller holds the head."""
+        traces = [commit for commit in commits if commit.writes or commit.request is not None]
+        if not traces:
+            return
+        async with self._turns.next() as turn:
+            await self._prepare(turn)
+            await self._writer.run(turn, lambda connection: write_group(connection, self._tables, traces, self._head.ts))
+            self._publish()
+
+    async def log_after(self, ts: Ts, *, until: Ts | None = None, limit: int = 1000) -> list[LogEntry]:
+        return self._snapshots.log_after(ts, until, limit)
+
+    async def trim(self, *, log_before: Ts, requests_before: Ts) -> None:
+        """See ``Store.trim``. Also empties what dropped indexes left, which ``finish_schema`` has no time for.
+
+        Commits take their turns between the steps. Cancelling it stops between two steps.
+        """
+        while await self._change(lambda connection: trim_log(connection, log_before)):
+            pass
+        while await self._change(lambda connection: trim_requests(connection, requests_before)):
+            pass
+        for table in self._tables.values():
+            for index in table.indexes:
+                if index.state == "dropped":
+                    await self._sweep(table.name, index)
+
+    # --- the stored schema
+
+    def tables(self) -> Mapping[str, StoredTable]:
+        return {name: table.stored for name, table in self._tables.items()}
+
+    async def create_table(self, name: str) -> StoredTable:
+        await self._change_tables(lambda connection: {name: sqlite_tables.add_table(connection, name)})
+        return self._tables[name].stored
+
+    async def create_index(self, table: str, name: str, fields: tuple[str, ...]) -> None:
+        await self._change_tables(lambda connection: {table: sqlite_tables.add_index(connection, self._table(table), name, fields)})
+
+    async def fill_index(self, table: str, name: str, rows: Sequence[tuple[str, Ts, bytes]]) -> None:
+        async with self._turns.next() as turn:
+            await self._prepare(turn)
+            sql = sqlite_tables.filling_sql(self._table(table), name)
+            # What a power failure takes away of a half-filled index is filled again: it is not ready, and starts anew.
+            await self._writer.run(turn, lambda connection: write_rows(connection, sql, rows, every=False), synced=False)
+            self._publish()
+
+    async def build_index(self, table: str, name: str) -> None:
+        await self._change(lambda connection: sqlite_tables.build_index(connection, self._table(table), name))
+
+    async def finish_schema(self, tables: Sequence[Table]) -> None:
+        """See ``Store.finish_schema``. The event loop does not run between the moment when it has happened and the return.
+
+        Raises:
+            StoreError: a document has no key in an index that would become ready; nothing has changed.
+        """
+        changed = [table for table in tables if not sqlite_tables.is_finished(self._table(table.name), table)]
+        if changed:
+            await self._change_tables(lambda connection: sqlite_tables.finish(connection, [(self._table(t.name), t) for t in changed]))
+
+    async def close(self) -> None:
+        """See ``Store.close``. Snapshots that are still held can no longer be read. Cancelling it does not cut it short."""
+        async with self._turns.next() as turn:
+            if self._file.closed:
+                return
+            self._unusable = StoreError(f"{self.path}: the store is closed")
+            with contextlib.suppress(apsw.Error):  # the WAL is brought into the file just below, or at the next opening
+                await self._checkpoints.wait(turn)
+            self._snapshots.close()
+            await self._writer.in_thread(turn, self._file.close)
+            self._writer.close()
+            if self._folder is not None:
+                self._folder.cleanup()
+
+    # --- one turn of writing
+
+    async def _prepare(self, turn: Turn) -> None:
+        """Before a transaction: all that could keep it from being published, once it is durable, fails here."""
+        if self._unusable is not None:
+            raise self._unusable
+        self._snapshots.reserve()
+        if await self._checkpoints.finish(turn):
+            self._publish()
+
+    def _publish(self, changed: Mapping[str, SqlTable] | None = None) -> None:
+        """After a transaction: from here on snapshots are at the newest commit, with the tables that it left."""
+        if changed:
+            self._tables = {**self._tables, **changed}
+        try:
+            self._head.ts = self._snapshots.refresh(self._tables)
+        except apsw.Error as error:
+            # Durable, but not to be seen. To go on at the old head would give its ts away a second time.
+            self._unusable = self._translate(error)
+            raise self._unusable from error
+        self._checkpoints.begin()
+
+    async def _change(self, work: Callable[[apsw.Connection], T]) -> T:
+        """Run a transaction of few, long statements in the writer's thread."""
+        async with self._turns.next() as turn:
+            await self._prepare(turn)
+            result = await self._writer.run_in_thread(turn, work)
+            self._publish()
+            return result
+
+    async def _change_tables(self, work: Callable[[apsw.Connection], Mapping[str, SqlTable]]) -> None:
+        """The same for a change of the stored schema; ``work`` returns the tables that it changed."""
+        async with self._turns.next() as turn:
+            await self._prepare(turn)
+            self._publish(await self._writer.run_in_thread(turn, work))
+
+    async def _sweep(self, name: str, index: SqlIndex) -> None:
+        after: int | None = 0
+        while after is not None:
+            after = await self._change(partial(sqlite_tables.sweep, table=self._table(name), index=index, after=after, rows=SWEEP_ROWS))
+        await self._change_tables(lambda connection: {name: sqlite_tables.load_table(connection, name)})
+
+    def _table(self, name: str) -> SqlTable:
+        table = self._tables.get(name)
+        if table is None:
+            raise StoreError(f"{self.path}: there is no table {name}")
+        return table
+
+    def _translate(self, error: apsw.Error) -> StoreError:
+        return store_error(error, self.path)

@@ -1,0 +1,193 @@
+"""Reading on SQLite: connections that each hold a read transaction open at one commit, and the snapshots that share them.
+
+The calls below go straight to SQLite on the event loop. A point read takes a few µs; handing it to a thread costs ten times that.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from typing import Any, cast
+
+import apsw
+
+from reactor.engine.store import LogEntry, RequestKey, RequestRecord, Row, Ts
+from reactor.errors import StoreError
+from reactor.schema.catalog import IndexDef, Table
+from reactor.stores.sqlite_log import read_log
+from reactor.stores.sqlite_tables import SqlTable
+
+__all__ = ["Snapshots", "SqliteSnapshot"]
+
+#: Connections kept for later when no snapshot needs them.
+IDLE_READERS = 4
+
+#: A Row from the four columns of a statement, without a Python call for each.
+_row = cast(Callable[[Iterable[Any]], Row], partial(tuple.__new__, Row))
+
+Translate = Callable[[apsw.Error], StoreError]
+
+
+class Reader:
+    """A connection with an open read transaction: the database as of ``ts``, with the tables it had then."""
+
+    __slots__ = ("connection", "cursor", "holders", "tables", "ts")
+
+    def __init__(self, connection: apsw.Connection) -> None:
+        self.connection = connection
+        self.cursor = connection.cursor()
+        self.holders = 0  # snapshots on it that are not released
+        self.ts = Ts(0)
+        self.tables: Mapping[str, SqlTable] = {}
+
+    def begin(self, tables: Mapping[str, SqlTable]) -> None:
+        """Move to the newest commit."""
+        self.end()
+        execute = self.cursor.execute
+        execute("BEGIN")
+        # BEGIN alone pins nothing: the first read does. And it says which commit it found, which need not be the last one known.
+        self.ts = Ts(execute("SELECT head_ts FROM _reactor_meta").get)
+        self.tables = tables
+
+    def end(self) -> None:
+        if self.connection.in_transaction:
+            self.cursor.execute("COMMIT")
+
+
+class SqliteSnapshot:
+    """A ``StoreSnapshot``. Several share a reader; each is released on its own."""
+
+    __slots__ = ("_execute", "_reader", "_snapshots", "_tables", "ts")
+
+    def __init__(self, snapshots: Snapshots, reader: Reader) -> None:
+        self._snapshots = snapshots
+        self._reader: Reader | None = reader
+        self._execute: Callable[..., Any] = reader.cursor.execute
+        self._tables = reader.tables
+        self.ts = reader.ts
+
+    async def get(self, table: Table, id: str) -> Row | None:
+        try:
+            found = self._execute(self._tables[table.name].get_sql, (id,)).get
+        except (apsw.Error, KeyError) as error:
+            raise self._failed(error) from error
+        return None if found is None else _row(found)
+
+    async def scan(self, index: IndexDef, lo: bytes, hi: bytes, *, reverse: bool, limit: int) -> list[Row]:
+        try:
+            sql = self._tables[index.table].statements(index)[reverse]
+            if index.position < 0:
+                # Ids are ASCII text, keys of by_id its bytes. Latin-1 keeps the order of bytes, also of bounds that are not ASCII.
+                return list(map(_row, self._execute(sql, (lo.decode("latin-1"), hi.decode("latin-1"), limit))))
+            return list(map(_row, self._execute(sql, (lo, hi, limit))))
+        except (apsw.Error, KeyError) as error:
+            raise self._failed(error) from error
+
+    async def find_request(self, key: RequestKey) -> RequestRecord | None:
+        try:
+            found = self._execute("SELECT ts, result, log_lines FROM _reactor_requests WHERE session = ? AND request = ?", key).get
+        except apsw.Error as error:
+            raise self._failed(error) from error
+        if found is None:
+            return None
+        ts, result, lines = found
+        return RequestRecord(ts, result.encode(), tuple(json.loads(lines)) if lines != "[]" else ())
+
+    def release(self) -> None:
+        reader = self._reader
+        if reader is not None:
+            self._reader = None
+            self._execute = _released
+            self._snapshots.released(reader)
+
+    def _failed(self, error: apsw.Error | KeyError) -> StoreError:
+        if isinstance(error, apsw.Error):
+            return self._snapshots.translate(error)
+        return StoreError(f"table {error} is not in the database. Push the schema")
+
+
+def _released(*_: object) -> Any:
+    raise StoreError("the snapshot has been released")
+
+
+class Snapshots:
+    """The readers of one store.
+
+    Invariants: ``current`` is at the newest published commit, and moves on to the next one only by ``refresh``; a reader
+    whose snapshots are not all released stays where it is; every other one is idle, outside a transaction.
+
+    Args:
+        connect: opens one more connection.
+        translate: makes an error of SQLite one of the store's.
+    """
+
+    def __init__(self, connect: Callable[[], apsw.Connection], translate: Translate, tables: Mapping[str, SqlTable]) -> None:
+        self._connect = connect
+        self.translate = translate
+        self._idle: list[Reader] = []
+        self._left: set[Reader] = set()  # still held, at older commits
+        self._closed = False
+        self.current = Reader(connect())
+        self.current.begin(tables)
+
+    def snapshot(self) -> SqliteSnapshot:
+        """Pin the newest published commit."""
+        self._check_open()
+        reader = self.current
+        reader.holders += 1
+        return SqliteSnapshot(self, reader)
+
+    def reserve(self) -> None:
+        """See to it that ``refresh`` needs no new connection: what is durable must not fail to be published for want of one."""
+        if not self._idle:
+            self._idle.append(Reader(self._connect()))
+
+    def take(self) -> Reader | None:
+        """A reader outside a transaction, for other work than snapshots, if there is one. Give it back with ``give_back``."""
+        return self._idle.pop() if self._idle else None
+
+    def give_back(self, reader: Reader) -> None:
+        reader.end()
+        if self._closed or len(self._idle) >= IDLE_READERS:
+            reader.connection.close()
+        else:
+            self._idle.append(reader)
+
+    def refresh(self, tables: Mapping[str, SqlTable]) -> Ts:
+        """Move on to the newest commit, and tell which it is. Snapshots that are held stay where they are."""
+        before = self.current
+        reader = self._idle.pop() if before.holders else before
+        reader.begin(tables)
+        if reader is not before:
+            self._left.add(before)
+            self.current = reader
+        return reader.ts
+
+    def released(self, reader: Reader) -> None:
+        """One snapshot fewer on ``reader``."""
+        reader.holders -= 1
+        if not reader.holders and reader is not self.current and not self._closed:
+            self._left.remove(reader)
+            self.give_back(reader)
+
+    def log_after(self, ts: Ts, until: Ts | None, limit: int) -> list[LogEntry]:
+        """``Store.log_after``, as of the newest published commit."""
+        self._check_open()
+        reader = self.current
+        try:
+            return read_log(reader.connection, ts, reader.ts if until is None else until, limit)
+        except apsw.Error as error:
+            raise self.translate(error) from error
+
+    def close(self) -> None:
+        """Close every connection, also those of snapshots that nobody released."""
+        self._closed = True
+        for reader in (self.current, *self._left, *self._idle):
+            reader.connection.close()
+        self._left.clear()
+        self._idle.clear()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise StoreError("the store is closed")
