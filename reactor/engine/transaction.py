@@ -107,7 +107,7 @@ class Transaction:
         Raises:
             LimitExceeded: too many index ranges, documents or bytes read.
         """
-        self._check_open()
+        self.check_open()
         self._count_range()
         key = id.encode()
         self.read_set.add(table.by_id, Interval(key, key + b"\x00", key))
@@ -122,7 +122,7 @@ class Transaction:
 
     def scan(self, index: IndexDef, interval: Interval, *, reverse: bool = False) -> Scan:
         """Begin to read ``interval`` of ``index``; nothing is read, and nothing joins the read set, before ``next``."""
-        self._check_open()
+        self.check_open()
         self._count_range()
         return Scan(self, index, interval, reverse)
 
@@ -140,7 +140,7 @@ class Transaction:
         Raises:
             LimitExceeded: too many documents or bytes written.
         """
-        self._check_open()
+        self.check_open()
         assert not self.read_only, "a query's transaction does not write"
         usage, limits = self.usage, self._limits
         usage.documents_written += 1
@@ -169,7 +169,7 @@ class Transaction:
 
     def savepoint(self) -> Savepoint:
         """Where the write set stands, to return to with ``rollback``."""
-        self._check_open()
+        self.check_open()
         return Savepoint(self._position, self.usage.documents_written, self.usage.bytes_written)
 
     def rollback(self, savepoint: Savepoint) -> None:
@@ -221,7 +221,8 @@ class Transaction:
             rows = sorted(rows + below, key=_key) if rows else below
         return rows
 
-    def _check_open(self) -> None:
+    def check_open(self) -> None:
+        """Raise ReactorError when the run that the transaction belongs to has ended."""
         if self._closed:
             raise ReactorError(
                 "The function that this ctx belongs to has ended. Use ctx only inside its own call, and await everything there.",
@@ -262,7 +263,7 @@ class Scan:
     After ``next`` returned fewer rows than asked for, that is the whole interval; before, it ends with the last row.
     """
 
-    __slots__ = ("_hi", "_index", "_lo", "_prefix", "_reverse", "_span", "_tx", "exhausted")
+    __slots__ = ("_ahead", "_ahead_at", "_hi", "_index", "_lo", "_prefix", "_reverse", "_span", "_tx", "exhausted")
 
     def __init__(self, tx: Transaction, index: IndexDef, interval: Interval, reverse: bool) -> None:
         self._tx = tx
@@ -270,6 +271,8 @@ class Scan:
         self._lo, self._hi, self._prefix = interval
         self._reverse = reverse
         self._span: Span | None = None
+        self._ahead: list[Row] = []  # fetched by ``one`` and not handed out: no part of what was read
+        self._ahead_at = 0  # the transaction's position when they were
         self.exhausted = interval.lo >= interval.hi
 
     async def next(self, n: int) -> list[Row]:
@@ -279,7 +282,7 @@ class Scan:
             LimitExceeded: too many documents or bytes read.
         """
         tx = self._tx
-        tx._check_open()
+        tx.check_open()
         # One row past the limit is enough to know that it is exceeded, however many are asked for.
         n = min(n, tx._limits.documents_read - tx.usage.documents_read + 1)
         if n <= 0 or self.exhausted:
@@ -289,6 +292,28 @@ class Scan:
         self._advance(rows, exhausted=len(rows) < n)
         tx._count_rows(rows)
         return rows
+
+    async def one(self) -> Row | None:
+        """The next row, or None. Rows are fetched several at a time, but those not asked for count as not read.
+
+        Raises:
+            LimitExceeded: too many documents or bytes read.
+        """
+        tx = self._tx
+        tx.check_open()
+        if not self._ahead or self._ahead_at != tx._position:
+            if self.exhausted:
+                return None
+            # Newest first out of a list's end; a write of the function's own makes what was fetched stale.
+            self._ahead = (await self._fetch(BATCH))[::-1]
+            self._ahead_at = tx._position
+            if not self._ahead:
+                self._advance([], exhausted=True)
+                return None
+        row = self._ahead.pop()
+        self._advance([row], exhausted=False)
+        tx._count_rows((row,))
+        return row
 
     async def rest(self) -> list[Row]:
         """All remaining rows.

@@ -263,6 +263,21 @@ class ReturnsValidator:
         except ValidationError as error:
             raise ReturnsError(f"{self.where} returned what its annotation does not allow. " + "; ".join(reasons(error)[:5])) from None
 
+    def encode(self, value: Any, tables: Any, limit_bytes: int) -> bytes:
+        """The JSON text of a result.
+
+        Raises:
+            ReturnsError: it does not fit the annotation, is not a value of the wire, or is larger than ``limit_bytes``.
+        """
+        checked = self.check(value, tables)
+        try:
+            text = codec.to_json(checked)
+        except ValueFormatError as error:
+            raise ReturnsError(f"{self.where} returned something that is not a value: {error}") from None
+        if len(text) > limit_bytes:
+            raise ReturnsError(f"{self.where} returned {len(text)} bytes, at most {limit_bytes} fit. Return less, or page by page.")
+        return text
+
     def load(self, json: bytes, tables: Any) -> Any:
         """The typed value of a result's JSON text.
 

@@ -1,0 +1,128 @@
+"""Functions calling functions."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from typing import TYPE_CHECKING, Any
+
+from reactor.engine.transaction import Transaction
+from reactor.errors import LimitExceeded, WrongFunctionKind
+from reactor.functions.context import MutationCtx, QueryCtx
+from reactor.functions.database import Reader, Writer
+from reactor.functions.function import Function
+from reactor.functions.identity import Auth, Caller
+from reactor.functions.pages import Pager
+from reactor.functions.run import Run
+
+if TYPE_CHECKING:
+    from reactor.functions.runner import Runner
+
+__all__ = ["ActionCalls", "Invocation"]
+
+
+class Invocation:
+    """One run of a query or mutation, with all that it calls: one transaction, one clock, one identity.
+
+    Attributes:
+        pager: the pages of the function that was called from outside; each nested call has its own.
+    """
+
+    __slots__ = ("_runner", "auth", "caller", "depth", "pager", "run", "tx")
+
+    def __init__(self, runner: Runner, tx: Transaction, run: Run, caller: Caller, journal: str | None) -> None:
+        self._runner = runner
+        self.tx = tx
+        self.run = run
+        self.caller = caller
+        self.auth = Auth(caller.identity)
+        self.depth = 0
+        self.pager = Pager(runner.cursors, journal)
+
+    def context(self, function: Function[..., Any], pager: Pager | None = None) -> QueryCtx:
+        """The ctx for one execution of ``function``."""
+        runner, tx = self._runner, self.tx
+        catalog, limits = runner.engine.catalog, runner.limits
+        calls = _Nested(self, function)
+        if function.kind == "query":
+            reader = Reader(tx, catalog, limits, pager or self.pager)
+            return QueryCtx(calls, self.auth, reader, tx.now_ms)
+        writer = Writer(tx, catalog, limits, pager or self.pager, runner.runtime.random_bytes)
+        return MutationCtx(calls, self.auth, writer, tx.now_ms)
+
+    async def nested(self, function: Function[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Run ``function`` in this transaction; its result, by value."""
+        runner, tx = self._runner, self.tx
+        if self.depth >= runner.limits.call_depth:
+            raise LimitExceeded(f"{function.path}: functions call each other more than {self.depth} deep.", code="MaximumCallDepthExceeded")
+        arguments = runner.arguments(function, function.args.to_json(function.by_name(args, kwargs)))
+        savepoint = tx.savepoint() if function.kind == "mutation" else None
+        self.depth += 1
+        try:
+            value = await function.fn(self.context(function, Pager(runner.cursors, None)), **arguments)
+            text = function.returns.encode(value, runner.engine.catalog, runner.limits.result_size_bytes)
+        except BaseException:
+            if savepoint is not None:
+                tx.rollback(savepoint)
+            raise
+        finally:
+            self.depth -= 1
+        return function.returns.load(text, runner.engine.catalog)
+
+    def resolve(self, kind: Any, function: Function[..., Any] | str) -> Function[..., Any]:
+        """The function to call, by object or path."""
+        path = function if isinstance(function, str) else function.path
+        return self._runner.app.registry.find(path, kind, internal=True)
+
+
+class _Nested:
+    """The calls of one ctx of a query or mutation. Parallel ones run one after another: they share a transaction."""
+
+    __slots__ = ("_caller", "_invocation", "_turn")
+
+    def __init__(self, invocation: Invocation, caller: Function[..., Any]) -> None:
+        self._invocation = invocation
+        self._caller = caller
+        self._turn: asyncio.Lock | None = None
+
+    async def call(self, kind: str, function: Function[..., Any] | str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        invocation = self._invocation
+        called = invocation.resolve(kind, function)
+        if self._caller.kind == "query" and called.kind != "query":
+            raise WrongFunctionKind(f"{self._caller.path} is a query, and cannot call the {called.kind} {called.path}.")
+        invocation.tx.check_open()
+        if self._turn is None:
+            self._turn = asyncio.Lock()
+        async with self._turn:
+            return await invocation.nested(called, args, kwargs)
+
+    def random(self) -> random.Random:
+        return self._invocation.run.random
+
+
+class ActionCalls:
+    """The calls of an action: each query and mutation in a transaction of its own."""
+
+    __slots__ = ("_caller", "_run", "_runner")
+
+    def __init__(self, runner: Runner, caller: Caller, run: Run) -> None:
+        self._runner = runner
+        # An action's own calls may reach internal functions; errors come back as themselves, not as texts.
+        self._caller = Caller(caller.identity, True, caller.request_id, "action")
+        self._run = run
+
+    async def call(self, kind: str, function: Function[..., Any] | str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        runner, caller = self._runner, self._caller
+        path = function if isinstance(function, str) else function.path
+        called = runner.app.registry.find(path, kind, internal=True)  # type: ignore[arg-type]
+        text = called.args.to_json(called.by_name(args, kwargs))
+        if kind == "action":
+            value = await runner.act(called, text, caller, runner.run_of(called))
+            return called.returns.load(value, runner.engine.catalog)
+        outcome = await (runner.query if kind == "query" else runner.mutation)(called.path, text, caller)
+        if outcome.error is not None:
+            raise outcome.error.exception
+        return called.returns.load(outcome.value, runner.engine.catalog)
+
+    def random(self) -> random.Random:
+        return self._run.random

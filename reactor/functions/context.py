@@ -1,0 +1,122 @@
+"""What a function gets as its first argument."""
+
+from __future__ import annotations
+
+import random
+from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, overload
+
+from reactor.functions.database import Reader, Writer
+from reactor.functions.identity import Auth
+
+if TYPE_CHECKING:
+    from reactor.functions.function import Action, Function, Mutation, Query
+
+__all__ = ["ActionCtx", "Calls", "MutationCtx", "QueryCtx"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class Calls(Protocol):
+    """Runs what a function calls. The runner's part of a ctx."""
+
+    async def call(self, kind: str, function: Function[..., Any] | str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Run ``function`` as ``kind`` on behalf of the ctx; its result, or what it raised."""
+        ...
+
+    def random(self) -> random.Random:
+        """The run's generator."""
+        ...
+
+
+class _Ctx:
+    __slots__ = ("_calls", "auth")
+
+    def __init__(self, calls: Calls, auth: Auth) -> None:
+        self._calls = calls
+        self.auth = auth
+
+    @overload
+    async def run_query(self, function: Query[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
+    @overload
+    async def run_query(self, function: str, /, **kwargs: Any) -> Any: ...
+    async def run_query(self, function: Any, /, *args: Any, **kwargs: Any) -> Any:
+        """Run a query by function object or path. In a query or mutation it is part of the same transaction.
+
+        Raises: what the query raises; ArgumentError, FunctionNotFound, WrongFunctionKind.
+        """
+        return await self._calls.call("query", function, args, kwargs)
+
+
+class QueryCtx(_Ctx):
+    """What a query gets.
+
+    Attributes:
+        db: reads documents.
+        auth: who calls.
+        now: when the run began, ms since the epoch; it stands still.
+    """
+
+    __slots__ = ("db", "now")
+
+    def __init__(self, calls: Calls, auth: Auth, db: Any, now: float) -> None:
+        super().__init__(calls, auth)
+        self.db: Reader = db
+        self.now = now
+
+    @property
+    def random(self) -> random.Random:
+        """A generator with a seed of this run's own."""
+        return self._calls.random()
+
+
+class MutationCtx(QueryCtx):
+    """What a mutation gets. ``db`` writes too."""
+
+    __slots__ = ()
+
+    if TYPE_CHECKING:
+
+        @property
+        def db(self) -> Writer: ...
+        @db.setter
+        def db(self, value: Reader) -> None: ...
+
+    @overload
+    async def run_mutation(self, function: Mutation[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
+    @overload
+    async def run_mutation(self, function: str, /, **kwargs: Any) -> Any: ...
+    async def run_mutation(self, function: Any, /, *args: Any, **kwargs: Any) -> Any:
+        """Run a mutation inside this one's transaction. If it raises, its writes alone are undone.
+
+        Raises: what the mutation raises; ArgumentError, FunctionNotFound, WrongFunctionKind.
+        """
+        return await self._calls.call("mutation", function, args, kwargs)
+
+
+class ActionCtx(_Ctx):
+    """What an action gets: no database of its own, but queries, mutations and actions, each on its own."""
+
+    __slots__ = ()
+
+    @overload
+    async def run_mutation(self, function: Mutation[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
+    @overload
+    async def run_mutation(self, function: str, /, **kwargs: Any) -> Any: ...
+    async def run_mutation(self, function: Any, /, *args: Any, **kwargs: Any) -> Any:
+        """Run a mutation in a transaction of its own; it is durable when this returns.
+
+        Raises: what the mutation raises; ArgumentError, FunctionNotFound, WrongFunctionKind.
+        """
+        return await self._calls.call("mutation", function, args, kwargs)
+
+    @overload
+    async def run_action(self, function: Action[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
+    @overload
+    async def run_action(self, function: str, /, **kwargs: Any) -> Any: ...
+    async def run_action(self, function: Any, /, *args: Any, **kwargs: Any) -> Any:
+        """Run an action and wait for it.
+
+        Raises: what the action raises; ArgumentError, FunctionNotFound, WrongFunctionKind.
+        """
+        return await self._calls.call("action", function, args, kwargs)

@@ -1,0 +1,359 @@
+"""``ctx.db``: documents as a function reads and writes them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from typing import Any, Generic, Literal, TypeVar, cast, overload
+
+import orjson
+from pydantic import ValidationError
+
+from reactor.engine.store import Row
+from reactor.engine.transaction import Scan, Transaction
+from reactor.errors import DocumentNotFound, IdError, LimitExceeded, QueryError, SchemaError, ValueFormatError
+from reactor.functions.pages import Pager
+from reactor.limits import Limits
+from reactor.schema.catalog import Catalog, Table
+from reactor.schema.document import ABSENT, Document, plan_of, to_value, wire_fields
+from reactor.schema.index import IndexRange
+from reactor.schema.pagination import PaginationOptions, PaginationResult
+from reactor.schema.validators import reasons
+from reactor.values import codec, ids
+from reactor.values.ids import Id
+from reactor.values.interval import FULL
+
+__all__ = ["DocumentQuery", "Reader", "Writer"]
+
+D = TypeVar("D", bound=Document)
+
+_DAY_MS = 86_400_000.0
+#: What ``_id`` and ``_creationTime`` add to a document's size, by the size formula.
+_SYSTEM_BYTES = 61
+
+
+class Reader:
+    """Reads documents in the function's transaction. All reads of one run see one snapshot, and its own writes."""
+
+    __slots__ = ("_catalog", "_limits", "_pager", "_tx")
+
+    def __init__(self, tx: Transaction, catalog: Catalog, limits: Limits, pager: Pager) -> None:
+        self._tx = tx
+        self._catalog = catalog
+        self._limits = limits
+        self._pager = pager
+
+    @overload
+    async def get(self, id: Id[D], /) -> D | None: ...
+    @overload
+    async def get(self, document: type[D], id: str, /) -> D | None: ...
+    async def get(self, document: Any, id: Any = None, /) -> Any:
+        """The document with this id, or None.
+
+        ``get(Message, text)`` takes an id as text and refuses one of another table.
+
+        Raises:
+            IdError: not an id, or one of another table.
+            LimitExceeded: too many reads.
+        """
+        if id is None:
+            table = self._table_of(document)
+            id = document
+        else:
+            table = self._table_of(id, self._catalog.table(document))
+        if table is None:
+            return None
+        row = await self._tx.get(table, id)
+        return None if row is None else self._document(table, row)
+
+    def query(self, source: type[D] | IndexRange[D], /) -> DocumentQuery[D]:
+        """All documents of a class in creation order, or those in a range of one of its indexes.
+
+        Raises:
+            SchemaError: the class is no table of the schema.
+        """
+        if isinstance(source, IndexRange):
+            table = self._catalog.table(source.document)
+            return DocumentQuery(self, table, source)
+        table = self._catalog.table(source)
+        return DocumentQuery(self, table, IndexRange(source, "by_creation_time", (), FULL))
+
+    def normalize_id(self, document: type[D], text: str) -> Id[D] | None:
+        """``text`` as an id of this class's table, or None if it is not one. Whether the document exists is not looked at."""
+        try:
+            number = ids.table_number_of(text)
+        except IdError:
+            return None
+        return Id(text) if number == self._catalog.table(document).number else None
+
+    def _table_of(self, id: Any, expected: Table | None = None) -> Table | None:
+        """The table that an id names; None when the schema does not have it."""
+        if not isinstance(id, str):
+            raise IdError(f"Expected an id, got {type(id).__name__}. Ids are what insert returned and what documents have as .id.")
+        number = ids.table_number_of(id)
+        if expected is not None:
+            if number != expected.number:
+                found = self._catalog.table_of_number(number) or "unknown"
+                raise IdError(f"Expected an id of table {expected.name!r}, got an id of table {found!r}.")
+            return expected
+        name = self._catalog.table_of_number(number)
+        return self._catalog.tables.get(name) if name is not None else None
+
+    def _document(self, table: Table, row: Row) -> Any:
+        try:
+            return table.document.from_row(row.json, self._catalog)
+        except ValidationError as error:
+            raise SchemaError(
+                f"Document {row.id} in table {table.name!r} does not fit the schema: {'; '.join(reasons(error)[:5])}."
+            ) from None
+
+
+class DocumentQuery(Generic[D]):
+    """A query being built. ``order`` and ``filter`` refine it; one terminal runs it, once."""
+
+    __slots__ = ("_filters", "_interval", "_range", "_reader", "_reverse", "_state", "_table")
+
+    def __init__(self, reader: Reader, table: Table, range: IndexRange[D]) -> None:
+        self._reader = reader
+        self._table = table
+        self._range = range
+        self._reverse: bool | None = None
+        self._filters: list[Callable[[D], bool]] = []
+        self._state: Literal["open", "used"] = "open"
+
+    def order(self, order: Literal["asc", "desc"]) -> DocumentQuery[D]:
+        """Ascending by the index's key, the default, or descending.
+
+        Raises:
+            QueryError: the order was set before, or is neither.
+        """
+        self._check_open()
+        if order not in ("asc", "desc"):
+            raise QueryError(f"order takes 'asc' or 'desc', not {order!r}.")
+        if self._reverse is not None:
+            raise QueryError("The order of this query was set before. Call order once.")
+        self._reverse = order == "desc"
+        return self
+
+    def filter(self, predicate: Callable[[D], bool]) -> DocumentQuery[D]:
+        """Keep the documents for which ``predicate`` returns True. Rejected documents count as read: prefer an index."""
+        self._check_open()
+        self._filters.append(predicate)
+        return self
+
+    async def collect(self) -> list[D]:
+        """All documents.
+
+        Raises:
+            LimitExceeded: more than a function may read.
+        """
+        scan = self._scan()
+        return self._kept(await scan.rest())
+
+    async def take(self, n: int) -> list[D]:
+        """The first ``n`` documents, or fewer if there are no more.
+
+        Raises:
+            QueryError: ``n`` is not a non-negative int.
+            LimitExceeded: more than a function may read.
+        """
+        if isinstance(n, bool) or not isinstance(n, int) or n < 0:
+            raise QueryError(f"take takes a non-negative int, not {n!r}.")
+        scan = self._scan()
+        found: list[D] = []
+        while len(found) < n and not scan.exhausted:
+            found += self._kept(await scan.next(n - len(found)))
+        return found
+
+    async def first(self) -> D | None:
+        """The first document, or None."""
+        found = await self.take(1)
+        return found[0] if found else None
+
+    async def unique(self) -> D | None:
+        """The only document, or None if there is none.
+
+        Raises:
+            QueryError: there are two or more.
+        """
+        found = await self.take(2)
+        if len(found) > 1:
+            raise QueryError(
+                f"unique() found more than one document in table {self._table.name!r}: {found[0].id}, {found[1].id}, perhaps more. "
+                "Use first(), or make sure of one when inserting.",
+                code="NotUnique",
+            )
+        return found[0] if found else None
+
+    async def count(self) -> int:
+        """How many documents there are. Each counts as read.
+
+        Raises:
+            LimitExceeded: more than a function may read.
+        """
+        scan = self._scan()
+        if not self._filters:
+            return await scan.count()
+        return len(self._kept(await scan.rest()))
+
+    async def paginate(self, options: PaginationOptions) -> PaginationResult[D]:
+        """One page.
+
+        Raises:
+            CursorError: a cursor that is not this query's; clients restart at the first page.
+            QueryError: a second page in one function, or a number of items out of range.
+        """
+        reader = self._reader
+        self._use()
+        return await reader._pager.page(reader._tx, reader._limits, self._table, self._range, bool(self._reverse), options, self._kept)
+
+    def __aiter__(self) -> AsyncIterator[D]:
+        """Document by document; what is not consumed is not read."""
+        return self._iterate(self._scan())
+
+    async def _iterate(self, scan: Scan) -> AsyncIterator[D]:
+        while (row := await scan.one()) is not None:
+            for document in self._kept([row]):
+                yield document
+
+    def _scan(self) -> Scan:
+        self._use()
+        reader = self._reader
+        return reader._tx.scan(self._table.index(self._range.index), self._range.interval, reverse=bool(self._reverse))
+
+    def _kept(self, rows: list[Row]) -> list[D]:
+        document = self._reader._document
+        table = self._table
+        documents = [cast(D, document(table, row)) for row in rows]
+        for predicate in self._filters:
+            documents = [item for item in documents if _holds(predicate, item)]
+        return documents
+
+    def _use(self) -> None:
+        self._check_open()
+        self._state = "used"
+
+    def _check_open(self) -> None:
+        if self._state == "used":
+            raise QueryError("This query was run before. Build a new one with ctx.db.query for each run.", code="QueryReused")
+
+
+def _holds(predicate: Callable[[D], bool], document: D) -> bool:
+    result = predicate(document)
+    if result is not True and result is not False:
+        raise QueryError(f"A filter returned {result!r}; it has to return True or False.", code="EvalError")
+    return result
+
+
+class Writer(Reader):
+    """Reads, and writes documents, in the function's transaction."""
+
+    __slots__ = ("_random_bytes",)
+
+    def __init__(self, tx: Transaction, catalog: Catalog, limits: Limits, pager: Pager, random_bytes: Callable[[int], bytes]) -> None:
+        super().__init__(tx, catalog, limits, pager)
+        self._random_bytes = random_bytes
+
+    async def insert(self, document: D, /) -> Id[D]:
+        """Insert a document made with its class; its id.
+
+        Raises:
+            SchemaError: it does not fit its table.
+            LimitExceeded: it is too large, or too much was written.
+        """
+        table = self._catalog.table(type(document))
+        tx = self._tx
+        id = ids.new_id(table.number, self._random_bytes(14), int(tx.now_ms // _DAY_MS))
+        self._put(table, id, tx.next_creation_time(), self._fields(table, document), None, "insert into")
+        return Id(id)
+
+    async def patch(self, id: Id[Any], /, **fields: Any) -> None:
+        """Set some fields of a document, by their names in its class. None removes a field that may be absent.
+
+        Raises:
+            DocumentNotFound: there is no such document.
+            SchemaError: the whole resulting document does not fit.
+            IdError: not an id.
+        """
+        table, row = await self._existing(id, "patch")
+        stored = codec.decode(orjson.loads(row.json))
+        assert isinstance(stored, dict)
+        creation_time = stored.pop("_creationTime")
+        del stored["_id"]
+        plan = plan_of(table.document)
+        changed = dict(stored)
+        for name, value in fields.items():
+            wire = plan.wire_names.get(name)
+            if wire is None:
+                raise SchemaError(
+                    f"patch of table {table.name!r}: there is no field {name!r}. The fields are: {', '.join(plan.wire_names)}."
+                )
+            if value is ABSENT or (value is None and name in plan.optional):
+                changed.pop(wire, None)
+            else:
+                changed[wire] = self._value(table, name, value)
+        self._put(table, id, cast(float, creation_time), changed, row, "patch of")
+
+    async def replace(self, id: Id[D], document: D, /) -> None:
+        """Put ``document`` in the place of the one with this id, which keeps its id and creation time.
+
+        Raises:
+            DocumentNotFound: there is no such document.
+            SchemaError: the new one does not fit, or is of another class.
+            IdError: not an id.
+        """
+        table, row = await self._existing(id, "replace")
+        if type(document).__table__ != table.name:
+            raise SchemaError(f"replace: {id} is of table {table.name!r}, the new document is a {type(document).__name__}.")
+        creation_time = orjson.loads(row.json)["_creationTime"]
+        self._put(table, id, creation_time, self._fields(table, document), row, "replace in")
+
+    async def delete(self, id: Id[Any], /) -> None:
+        """Delete a document.
+
+        Raises:
+            DocumentNotFound: there is no such document.
+            IdError: not an id.
+        """
+        table, row = await self._existing(id, "delete")
+        self._tx.write(table, id, row, None, (), 0)
+
+    async def _existing(self, id: Any, verb: str) -> tuple[Table, Row]:
+        table = self._table_of(id)
+        row = None if table is None else await self._tx.get(table, id)
+        if table is None or row is None:
+            raise DocumentNotFound(f"{verb}: there is no document {id}. It was deleted, or never inserted.")
+        return table, row
+
+    def _fields(self, table: Table, document: Document) -> dict[str, Any]:
+        try:
+            return wire_fields(document)
+        except ValueFormatError as error:
+            raise SchemaError(f"Document for table {table.name!r}: {error}") from None
+
+    def _value(self, table: Table, name: str, value: Any) -> Any:
+        try:
+            return to_value(value)
+        except ValueFormatError as error:
+            raise SchemaError(f"patch of table {table.name!r}, field {name!r}: {error}") from None
+
+    def _put(self, table: Table, id: str, creation_time: float, fields: dict[str, Any], before: Row | None, doing: str) -> None:
+        """Check and write a whole document."""
+        limits = self._limits
+        size = codec.size(fields) + _SYSTEM_BYTES
+        if size > limits.document_size_bytes:
+            raise LimitExceeded(
+                f"{doing} table {table.name!r}: the document has {size} bytes, at most {limits.document_size_bytes} are allowed. "
+                "Keep large content in several documents, or in files.",
+                code="DocumentTooLarge",
+            )
+        try:
+            text = codec.to_json({**fields, "_id": id, "_creationTime": creation_time}, limits.document_depth).decode()
+        except ValueFormatError as error:
+            raise SchemaError(f"{doing} table {table.name!r}: {error}", code=error.code) from None
+        if before is not None and before.json == text:
+            return
+        try:
+            table.document.from_row(text, self._catalog)
+        except ValidationError as error:
+            raise SchemaError(f"{doing} table {table.name!r}: the document does not fit: {'; '.join(reasons(error)[:5])}.") from None
+        self._tx.write(table, id, before, text, table.keys(fields, creation_time, id), size)

@@ -1,0 +1,137 @@
+"""A declared function: its kind, its path, and the validators compiled from its signature."""
+
+from __future__ import annotations
+
+import inspect
+import typing
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any, ClassVar, Generic, Literal, ParamSpec, TypeVar
+
+from reactor.errors import ArgumentError, ReactorError, SchemaError
+from reactor.schema.validators import ArgsValidator, ReturnsValidator
+
+__all__ = ["Action", "Function", "Kind", "Mutation", "Query"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+Kind = Literal["query", "mutation", "action"]
+
+
+class Function(Generic[P, R]):
+    """A function that was declared with a decorator. Calling it runs it directly, with a ctx of the caller's.
+
+    Attributes:
+        kind: ``query``, ``mutation`` or ``action``.
+        internal: whether clients cannot call it.
+        path: ``folder/module:name``, once the app was loaded.
+        fn: what was decorated.
+    """
+
+    kind: ClassVar[Kind]
+
+    def __init__(self, fn: Callable[..., Coroutine[Any, Any, R]], *, internal: bool, name: str | None) -> None:
+        if not inspect.iscoroutinefunction(fn):
+            raise TypeError(f"@{self.kind} takes an `async def` function; {fn!r} is not one")
+        self.fn = fn
+        self.internal = internal
+        self.name = name or fn.__name__
+        self.__name__ = fn.__name__
+        self.__qualname__ = fn.__qualname__
+        self.__doc__ = fn.__doc__
+        self.__module__ = fn.__module__
+        self._path: str | None = None
+        self._args: ArgsValidator | None = None
+        self._returns: ReturnsValidator | None = None
+        self._parameters: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        return f"<{'internal ' if self.internal else ''}{self.kind} {self._path or self.name}>"
+
+    async def __call__(self, ctx: Any, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        return await self.fn(ctx, *args, **kwargs)
+
+    @property
+    def path(self) -> str:
+        """The function's path.
+
+        Raises:
+            ReactorError: the app it belongs to was not loaded.
+        """
+        if self._path is None:
+            raise ReactorError(f"{self!r} has no path yet: it is not in app_functions/ of a loaded app.")
+        return self._path
+
+    @property
+    def args(self) -> ArgsValidator:
+        """Validates arguments."""
+        assert self._args is not None, "compile comes first"
+        return self._args
+
+    @property
+    def returns(self) -> ReturnsValidator:
+        """Validates and encodes results."""
+        assert self._returns is not None, "compile comes first"
+        return self._returns
+
+    def compile(self, path: str, names: Mapping[str, Any]) -> None:
+        """Give the function its path and make its validators.
+
+        Args:
+            names: what annotations may refer to beside the names of the function's module.
+
+        Raises:
+            SchemaError: the signature cannot be that of a function; says where and why.
+        """
+        where = f"{path} ({inspect.getsourcefile(self.fn)}:{self.fn.__code__.co_firstlineno})"
+        try:
+            hints = typing.get_type_hints(self.fn, localns=dict(names), include_extras=True)
+        except NameError as error:
+            raise SchemaError(f"{where}: the name {error.name!r} in an annotation is not defined. Import it in the module.") from error
+        parameters = list(inspect.signature(self.fn).parameters.values())
+        if not parameters:
+            raise SchemaError(f"{where} takes no ctx. Write: async def {self.fn.__name__}(ctx: {self.kind.title()}Ctx, …).")
+        annotations: dict[str, Any] = {}
+        required: set[str] = set()
+        for parameter in parameters[1:]:
+            if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+                raise SchemaError(f"{where}: *{parameter.name} cannot be validated. Name the arguments one by one.")
+            if parameter.name not in hints:
+                raise SchemaError(f"{where}: the argument {parameter.name!r} has no annotation. Give it one; Any takes every value.")
+            annotations[parameter.name] = hints[parameter.name]
+            if parameter.default is parameter.empty:
+                required.add(parameter.name)
+        self._parameters = tuple(annotations)
+        self._args = ArgsValidator(path, annotations, frozenset(required))
+        self._returns = ReturnsValidator(hints.get("return", Any), path)
+        self._path = path
+
+    def by_name(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        """The arguments of a call in Python by name.
+
+        Raises:
+            ArgumentError: more positional arguments than parameters, or one given twice.
+        """
+        if len(args) > len(self._parameters):
+            raise ArgumentError(f"{self.path} takes {len(self._parameters)} arguments, {len(args)} were given.")
+        named = dict(zip(self._parameters, args, strict=False))
+        if twice := named.keys() & kwargs.keys():
+            raise ArgumentError(f"{self.path} was given the argument {min(twice)!r} twice.")
+        return {**named, **kwargs}
+
+
+class Query(Function[P, R]):
+    """A function that reads, at one snapshot, and whose result clients keep receiving."""
+
+    kind = "query"
+
+
+class Mutation(Function[P, R]):
+    """A function that reads and writes, all or nothing."""
+
+    kind = "mutation"
+
+
+class Action(Function[P, R]):
+    """A function that may reach the outside world, and the database through queries and mutations."""
+
+    kind = "action"

@@ -1,0 +1,92 @@
+"""Who calls."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from reactor.errors import AuthenticationError
+
+__all__ = ["Auth", "Caller", "Identity"]
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """A verified identity.
+
+    Attributes:
+        subject: who, as the issuer says it.
+        issuer: who vouches for it.
+        token_identifier: ``issuer|subject``: unique among all issuers.
+        claims: what the token says beyond the standard claims, by name.
+    """
+
+    subject: str
+    issuer: str = ""
+    token_identifier: str = ""
+    name: str | None = None
+    given_name: str | None = None
+    family_name: str | None = None
+    nickname: str | None = None
+    preferred_username: str | None = None
+    profile_url: str | None = None
+    picture_url: str | None = None
+    website_url: str | None = None
+    email: str | None = None
+    email_verified: bool | None = None
+    gender: str | None = None
+    birthday: str | None = None
+    timezone: str | None = None
+    language: str | None = None
+    phone_number: str | None = None
+    phone_number_verified: bool | None = None
+    address: str | None = None
+    updated_at: str | None = None
+    claims: Mapping[str, Any] = field(default_factory=dict, hash=False)
+
+    def __post_init__(self) -> None:
+        if not self.token_identifier:
+            object.__setattr__(self, "token_identifier", f"{self.issuer}|{self.subject}")
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Where a call comes from.
+
+    Attributes:
+        admin: may run internal functions, and sees errors in full.
+        request_id: 16 hex digits that name the call in logs and error texts.
+        origin: ``sync``, ``http``, ``cli``, ``action`` or ``test``.
+    """
+
+    identity: Identity | None = None
+    admin: bool = False
+    request_id: str = ""
+    origin: str = "test"
+
+
+class Auth:
+    """``ctx.auth``: the identity of the caller. Looking at it makes a query's result that caller's own."""
+
+    __slots__ = ("_identity", "used")
+
+    def __init__(self, identity: Identity | None) -> None:
+        self._identity = identity
+        self.used = False
+
+    async def identity(self) -> Identity | None:
+        """Who calls, or None."""
+        self.used = True
+        return self._identity
+
+    async def require(self) -> Identity:
+        """Who calls.
+
+        Raises:
+            AuthenticationError: nobody is signed in.
+        """
+        self.used = True
+        if self._identity is None:
+            raise AuthenticationError("This function needs a signed-in caller, and there is none.")
+        return self._identity

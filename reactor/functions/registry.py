@@ -1,0 +1,233 @@
+"""The functions of an app, by path; and loading an app from its folder."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import traceback
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from reactor.errors import CodeError, FunctionNotFound, ReactorError, WrongFunctionKind
+from reactor.functions.determinism import freeze_modules
+from reactor.functions.function import Function, Kind
+from reactor.schema.catalog import Catalog
+
+__all__ = ["App", "Registry", "canonical_path", "load_app"]
+
+FUNCTIONS_FOLDER = "app_functions"
+SCHEMA_MODULE = "schema"
+
+
+def canonical_path(path: str) -> str:
+    """A function's path as clients may write it, in the one form that the registry has.
+
+    ``messages``, ``messages:default`` and ``messages.js:default`` are the same function.
+
+    Raises:
+        FunctionNotFound: it is no path.
+    """
+    module, colon, name = path.rpartition(":")
+    if not colon:
+        module, name = path, "default"
+    module = module.removesuffix(".js")
+    segments = module.split("/")
+    if not name.isidentifier() or not all(_segment(segment) for segment in segments) or len(name) > 64:
+        raise FunctionNotFound(f"{path[:200]!r} is no function path. Write folder/module:function.", code="BadConvexFunctionIdentifier")
+    return f"{module}:{name}"
+
+
+def _segment(segment: str) -> bool:
+    return segment.isascii() and 0 < len(segment) <= 64 and segment.replace("_", "").isalnum()
+
+
+class Registry:
+    """Functions by canonical path."""
+
+    __slots__ = ("_functions", "_known")
+
+    def __init__(self, functions: Iterable[Function[..., Any]]) -> None:
+        self._functions = {function.path: function for function in functions}
+        # Paths as clients wrote them. Only those that led to a function are kept, so it cannot be made to grow.
+        self._known: dict[str, Function[..., Any]] = dict(self._functions)
+
+    def __iter__(self) -> Iterator[Function[..., Any]]:
+        return iter(self._functions.values())
+
+    def __len__(self) -> int:
+        return len(self._functions)
+
+    def find(self, path: str, kind: Kind | None, *, internal: bool) -> Function[..., Any]:
+        """The function at ``path``.
+
+        Args:
+            kind: what it is called as; None for any kind.
+            internal: whether internal functions may be called.
+
+        Raises:
+            FunctionNotFound: there is none, or it is internal and may not be called: the same text for both.
+            WrongFunctionKind: it is of another kind.
+        """
+        function = self._known.get(path) or self._functions.get(canonical_path(path))
+        if function is None or (function.internal and not internal):
+            public = "" if internal else "public "
+            raise FunctionNotFound(
+                f"Could not find {public}function for '{path[:200]}'. Did you save it, and is the server running this app?"
+            )
+        if kind is not None and function.kind != kind:
+            raise WrongFunctionKind(f"Tried to execute {function.path} as a {kind}, but it is defined as {_a(function.kind)}.")
+        return function
+
+
+def _a(kind: str) -> str:
+    return f"an {kind}" if kind == "action" else f"a {kind}"
+
+
+@dataclass(frozen=True, slots=True)
+class App:
+    """What a folder holds: the schema and the functions, loaded together."""
+
+    folder: Path
+    catalog: Catalog
+    registry: Registry
+    modules: Mapping[str, ModuleType] = field(default_factory=dict)
+
+
+def load_app(folder: Path, *, fresh: bool = True) -> App:
+    """Load ``schema.py`` and ``app_functions/`` of ``folder``.
+
+    Args:
+        fresh: import every module of the folder anew, beside the running ones, which stay in place if that fails. Without it
+            modules that are imported already are taken as they are.
+
+    Raises:
+        CodeError: the code does not load; names file and line, and shows the line.
+        SchemaError: the schema or a signature cannot be used.
+    """
+    folder = folder.resolve()
+    if not (folder / f"{SCHEMA_MODULE}.py").is_file() and not (folder / FUNCTIONS_FOLDER).is_dir():
+        raise CodeError(
+            f"{folder} holds no app: there is neither {SCHEMA_MODULE}.py nor {FUNCTIONS_FOLDER}/. "
+            "Start in the folder of an app, or make one with: reactor init DIR"
+        )
+    with _importing(folder, fresh):
+        schema = _import(SCHEMA_MODULE, folder) if (folder / f"{SCHEMA_MODULE}.py").is_file() else None
+        catalog = Catalog.of(schema if schema is not None else {})
+        functions: list[Function[..., Any]] = []
+        for path, name in _function_modules(folder):
+            module = _import(name, folder)
+            functions += _declared(module, path, catalog)
+        modules = {name: module for name, module in sys.modules.items() if _belongs(module, folder)}
+        freeze_modules(modules.values())
+        return App(folder, catalog, Registry(_distinct(functions)), modules)
+
+
+def _function_modules(folder: Path) -> Iterator[tuple[str, str]]:
+    """The path and the import name of each module of functions."""
+    root = folder / FUNCTIONS_FOLDER
+    for file in sorted(root.rglob("*.py")):
+        parts = file.relative_to(root).with_suffix("").parts
+        hidden = any(not part.isidentifier() or part.startswith("__") for part in parts)
+        # The modules that configure the app beside its functions, and tests, are not looked at for functions.
+        if hidden or parts[-1].startswith("test_") or parts[-1] == "conftest":
+            continue
+        yield "/".join(parts), ".".join((FUNCTIONS_FOLDER, *parts))
+
+
+def _declared(module: ModuleType, path: str, catalog: Catalog) -> Iterator[Function[..., Any]]:
+    names = {table.document.__name__: table.document for table in catalog.tables.values()}
+    for value in list(vars(module).values()):
+        # Imported from another module, a function belongs there.
+        if isinstance(value, Function) and value.__module__ == module.__name__:
+            value.compile(f"{path}:{value.name}", names)
+            yield value
+
+
+def _distinct(functions: list[Function[..., Any]]) -> list[Function[..., Any]]:
+    seen: dict[str, Function[..., Any]] = {}
+    for function in functions:
+        other = seen.setdefault(function.path, function)
+        if other is not function:
+            raise CodeError(f"{function.path} is declared twice: as {other.fn.__qualname__} and as {function.fn.__qualname__}. Rename one.")
+    return list(seen.values())
+
+
+@contextmanager
+def _importing(folder: Path, fresh: bool) -> Iterator[None]:
+    """The folder's modules are importable inside; with ``fresh`` imported anew, and the old ones put back on failure."""
+    entry = str(folder)
+    before = {name: module for name, module in sys.modules.items() if _belongs(module, folder)}
+    if fresh:
+        for name in before:
+            del sys.modules[name]
+        importlib.invalidate_caches()
+    sys.path[:] = [entry, *(other for other in sys.path if other != entry)]
+    writing, sys.dont_write_bytecode = sys.dont_write_bytecode, sys.dont_write_bytecode or fresh
+    try:
+        yield
+    except BaseException:
+        if fresh:
+            for name in [name for name, module in sys.modules.items() if _belongs(module, folder)]:
+                del sys.modules[name]
+            sys.modules.update(before)
+        raise
+    finally:
+        sys.dont_write_bytecode = writing
+
+
+def _belongs(module: ModuleType | None, folder: Path) -> bool:
+    if module is None:
+        return False
+    name = getattr(module, "__name__", "")
+    if name == "__main__":
+        return False
+    file = getattr(module, "__file__", None)
+    if file is None:
+        places = [str(place) for place in getattr(module, "__path__", ())]
+        return any(place == str(folder / FUNCTIONS_FOLDER) or place.startswith(f"{folder / FUNCTIONS_FOLDER}/") for place in places)
+    path = Path(file)
+    if not path.is_relative_to(folder):
+        return False
+    first = path.relative_to(folder).parts[0]
+    # Only what an app is made of: its schema, its functions, and modules beside them; no environment, tests or tools.
+    return first == FUNCTIONS_FOLDER or (path.parent == folder and not first.startswith(("test_", "conftest")))
+
+
+def _import(name: str, folder: Path) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except ReactorError as error:
+        raise type(error)(f"{_place(error, folder)}{error.message}", code=error.code) from None
+    except SyntaxError as error:
+        text = (error.text or "").rstrip()
+        raise CodeError(
+            f"{_relative(error.filename, folder)}:{error.lineno}: {error.msg}\n    {text.strip()}", code="InvalidModules"
+        ) from None
+    except Exception as error:
+        raise CodeError(f"{_place(error, folder)}{type(error).__name__}: {error}{_line(error, folder)}") from None
+
+
+def _frame(error: BaseException, folder: Path) -> traceback.FrameSummary | None:
+    """The innermost frame of the app's own code."""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename).is_relative_to(folder)]
+    inside = [frame for frame in frames if "site-packages" not in frame.filename]
+    return inside[-1] if inside else None
+
+
+def _place(error: BaseException, folder: Path) -> str:
+    frame = _frame(error, folder)
+    return "" if frame is None else f"{_relative(frame.filename, folder)}:{frame.lineno}: "
+
+
+def _line(error: BaseException, folder: Path) -> str:
+    frame = _frame(error, folder)
+    return f"\n    {frame.line}" if frame is not None and frame.line else ""
+
+
+def _relative(filename: Any, folder: Path) -> str:
+    path = Path(str(filename))
+    return str(path.relative_to(folder)) if path.is_relative_to(folder) else str(path)

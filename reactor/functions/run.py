@@ -1,0 +1,55 @@
+"""One run of a function, as the guards around it know it."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from contextvars import ContextVar
+
+from reactor.functions.function import Kind
+from reactor.limits import Limits
+
+__all__ = ["Run", "current_run", "deterministic_run"]
+
+
+class Run:
+    """One run of a query, mutation or action.
+
+    Attributes:
+        now_ms: when it began, ms since the epoch: what its clock shows, if it is a query or mutation.
+        log_lines: what it printed and logged.
+        computed_s: how long it has computed in the steps that ended.
+        timed_out: whether it was interrupted; then it has failed, whatever it does about that.
+    """
+
+    __slots__ = ("_random", "_seed", "computed_s", "kind", "limits", "log_lines", "now_ms", "path", "tasks", "timed_out", "unfinished_line")
+
+    def __init__(self, path: str, kind: Kind, now_ms: float, seed: bytes, limits: Limits) -> None:
+        self.path = path
+        self.kind: Kind = kind
+        self.now_ms = now_ms
+        self.limits = limits
+        self.log_lines: list[str] = []
+        self.unfinished_line = ""
+        self.computed_s = 0.0
+        self.timed_out = False
+        self.tasks: set[asyncio.Task[object]] = set()
+        self._seed = seed
+        self._random: random.Random | None = None
+
+    @property
+    def random(self) -> random.Random:
+        """The run's generator: made when first asked for, since seeding costs more than most runs."""
+        if self._random is None:
+            self._random = random.Random(self._seed)  # noqa: S311 - repeatable on purpose
+        return self._random
+
+
+#: The run whose code is executing, in tasks that it started too.
+current_run: ContextVar[Run | None] = ContextVar("reactor_run", default=None)
+
+
+def deterministic_run() -> Run | None:
+    """The run whose code is executing, if it is a query or mutation."""
+    run = current_run.get()
+    return run if run is not None and run.kind != "action" else None

@@ -1,0 +1,268 @@
+"""Running functions for callers outside: arguments in, an outcome out, whatever happens."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Hashable
+from typing import Any
+
+from reactor.engine.committer import Answer, Committed
+from reactor.engine.engine import Engine
+from reactor.engine.runtime import Runtime
+from reactor.engine.store import RequestKey, Ts
+from reactor.engine.transaction import Transaction
+from reactor.errors import ArgumentError, FunctionNotFound
+from reactor.functions.calls import ActionCalls, Invocation
+from reactor.functions.context import ActionCtx
+from reactor.functions.cursors import Cursors
+from reactor.functions.determinism import guard
+from reactor.functions.execute import execute
+from reactor.functions.function import Function, Kind
+from reactor.functions.identity import Auth, Caller
+from reactor.functions.outcome import Outcome, RunRecord, report
+from reactor.functions.registry import App, canonical_path
+from reactor.functions.run import Run
+from reactor.limits import Limits
+
+__all__ = ["Runner"]
+
+
+class Runner:
+    """Runs the functions of one app on one engine.
+
+    Args:
+        secret: of the database; authenticates page cursors.
+        production: errors other than AppError are opaque to clients, and log lines do not reach them.
+        on_run: told of every run from outside, for logs and metrics.
+
+    A failed function is an outcome, not an exception. ``app`` is swapped in one step by a push.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        app: App,
+        *,
+        secret: bytes,
+        runtime: Runtime,
+        limits: Limits,
+        production: bool = False,
+        on_run: Callable[[RunRecord], None] | None = None,
+    ) -> None:
+        guard()
+        self.engine = engine
+        self.app = app
+        self.runtime = runtime
+        self.limits = limits
+        self.production = production
+        self.cursors = Cursors(secret)
+        self._on_run = on_run
+
+    # --- queries
+
+    async def query(self, path: str, args: bytes, caller: Caller, *, at: Ts | None = None) -> Outcome:
+        """Run a query once, on the newest commit or as of ``at``."""
+        return await self._once("query", path, args, caller, at)
+
+    def live_key(self, path: str, args: bytes, caller: Caller) -> Hashable:
+        """What makes two subscriptions the same query, but for the identity. Admins see more, and share with admins."""
+        return (_canonical(path), args, caller.admin)
+
+    def live_run(self, path: str, args: bytes, caller: Caller) -> Callable[[Transaction, str | None], Any]:
+        """What runs the subscription's query: for ``LiveQueries.subscribe``. It finds the function anew each time."""
+
+        async def run(tx: Transaction, journal: str | None) -> Outcome:
+            return await self._query_in(tx, path, args, caller, journal)
+
+        return run
+
+    async def _once(self, kind: Kind, path: str, args: bytes, caller: Caller, at: Ts | None) -> Outcome:
+        async def run(tx: Transaction) -> Outcome:
+            return await self._query_in(tx, path, args, caller, None)
+
+        try:
+            outcome, ts = await self.engine.query(run, at=at)
+        except Exception as error:
+            return self._failed(path, caller, error, kind)
+        return outcome.at(ts)
+
+    async def _query_in(self, tx: Transaction, path: str, args: bytes, caller: Caller, journal: str | None) -> Outcome:
+        started = time.perf_counter()
+        invocation: Invocation | None = None
+        function: Function[..., Any] | None = None
+        try:
+            function = self.app.registry.find(path, "query", internal=caller.admin)
+            invocation = self.invocation(tx, function, caller, journal)
+            value = await self._value(invocation, function, args)
+            outcome = Outcome.success(value, self._lines(invocation.run, caller), invocation)
+        except Exception as error:
+            outcome = self._failure(error, path, caller, invocation)
+        self._record(function, path, "query", caller, started, outcome, invocation.run if invocation else None, tx)
+        return outcome.at(tx.ts)
+
+    # --- mutations
+
+    async def mutation(
+        self,
+        path: str,
+        args: bytes,
+        caller: Caller,
+        *,
+        request: RequestKey | None = None,
+        on_durable: Callable[[Outcome], None] | None = None,
+    ) -> Outcome:
+        """Run a mutation until it commits.
+
+        Args:
+            request: makes it happen once over all connections and nodes.
+            on_durable: called with the outcome of a success in the turn of the loop that publishes it, before live queries
+                learn of it.
+        """
+        started = time.perf_counter()
+        latest: list[tuple[Transaction, Invocation]] = []
+        attempts = 0
+        function: Function[..., Any] | None = None
+
+        async def run(tx: Transaction) -> Answer:
+            nonlocal attempts, function
+            attempts += 1
+            # Found anew each time: a push may have come between two attempts.
+            function = self.app.registry.find(path, "mutation", internal=caller.admin)
+            invocation = self.invocation(tx, function, caller, None)
+            latest[:] = [(tx, invocation)]
+            value = await self._value(invocation, function, args)
+            return Answer(value, self._lines(invocation.run, caller))
+
+        def outcome_of(committed: Committed) -> Outcome:
+            return Outcome(True, committed.value, None, committed.log_lines, ts=committed.ts)
+
+        def durable(committed: Committed) -> None:
+            assert on_durable is not None
+            on_durable(outcome_of(committed))
+
+        try:
+            committed = await self.engine.mutate(run, request=request, on_durable=durable if on_durable is not None else None)
+            outcome = outcome_of(committed)
+        except Exception as error:
+            outcome = self._failure(error, path, caller, latest[0][1] if latest else None)
+        tx, invocation = latest[0] if latest else (None, None)
+        self._record(function, path, "mutation", caller, started, outcome, invocation.run if invocation else None, tx, attempts)
+        return outcome
+
+    # --- actions
+
+    async def action(self, path: str, args: bytes, caller: Caller) -> Outcome:
+        """Run an action, at most once."""
+        started = time.perf_counter()
+        run: Run | None = None
+        function: Function[..., Any] | None = None
+        try:
+            function = self.app.registry.find(path, "action", internal=caller.admin)
+            run = self.run_of(function)
+            value = await self.act(function, args, caller, run)
+            outcome = Outcome(True, value, None, self._lines(run, caller), ts=self.engine.head_ts)
+        except Exception as error:
+            outcome = self._failure(error, path, caller, None, run)
+        self._record(function, path, "action", caller, started, outcome, run, None)
+        return outcome
+
+    async def any_kind(self, path: str, args: bytes, caller: Caller) -> Outcome:
+        """Run a function as what it is."""
+        try:
+            kind = self.app.registry.find(path, None, internal=caller.admin).kind
+        except Exception as error:
+            return self._failed(path, caller, error, "query")
+        if kind == "query":
+            return await self.query(path, args, caller)
+        return await (self.mutation if kind == "mutation" else self.action)(path, args, caller)
+
+    # --- for calls between functions
+
+    def run_of(self, function: Function[..., Any]) -> Run:
+        """A run of ``function`` that begins now."""
+        return Run(function.path, function.kind, self.runtime.now_ns() / 1e6, self.runtime.random_bytes(16), self.limits)
+
+    def invocation(self, tx: Transaction, function: Function[..., Any], caller: Caller, journal: str | None) -> Invocation:
+        """What one run of a query or mutation from outside shares with the functions it calls."""
+        run = Run(function.path, function.kind, tx.now_ms, self.runtime.random_bytes(16), self.limits)
+        return Invocation(self, tx, run, caller, journal)
+
+    async def act(self, function: Function[..., Any], args: bytes, caller: Caller, run: Run) -> bytes:
+        """Run an action; its result's JSON text. Raises what it raises."""
+        ctx = ActionCtx(ActionCalls(self, caller, run), Auth(caller.identity))
+        arguments = self.arguments(function, args)
+        value = await execute(run, function.fn(ctx, **arguments))
+        return function.returns.encode(value, self.engine.catalog, self.limits.result_size_bytes)
+
+    def arguments(self, function: Function[..., Any], args: bytes) -> dict[str, Any]:
+        """The validated keyword arguments of a call.
+
+        Raises:
+            ArgumentError: they do not fit, or are too large.
+        """
+        if len(args) > self.limits.arguments_size_bytes:
+            raise ArgumentError(
+                f"{function.path} was called with {len(args)} bytes of arguments, at most {self.limits.arguments_size_bytes} fit."
+            )
+        return function.args.load(args, self.engine.catalog)
+
+    async def _value(self, invocation: Invocation, function: Function[..., Any], args: bytes) -> bytes:
+        arguments = self.arguments(function, args)
+        value = await execute(invocation.run, function.fn(invocation.context(function), **arguments))
+        return function.returns.encode(value, self.engine.catalog, self.limits.result_size_bytes)
+
+    # --- outcomes
+
+    def _lines(self, run: Run, caller: Caller) -> tuple[str, ...]:
+        return () if self.production and not caller.admin else tuple(run.log_lines)
+
+    def _failed(self, path: str, caller: Caller, error: Exception, kind: Kind) -> Outcome:
+        """A failure before anything ran."""
+        outcome = self._failure(error, path, caller, None)
+        self._record(None, path, kind, caller, time.perf_counter(), outcome, None, None)
+        return outcome
+
+    def _failure(self, error: Exception, path: str, caller: Caller, invocation: Invocation | None, run: Run | None = None) -> Outcome:
+        run = run or (invocation.run if invocation is not None else None)
+        redact = self.production and not caller.admin
+        made = report(error, caller.request_id, self.app.folder, redact=redact, limit_chars=self.limits.error_message_chars)
+        lines = () if run is None else self._lines(run, caller)
+        return Outcome.failure(made, lines, invocation)
+
+    def _record(
+        self,
+        function: Function[..., Any] | None,
+        path: str,
+        kind: Kind,
+        caller: Caller,
+        started: float,
+        outcome: Outcome,
+        run: Run | None,
+        tx: Transaction | None,
+        attempts: int = 1,
+    ) -> None:
+        if self._on_run is None:
+            return
+        self._on_run(
+            RunRecord(
+                time_ns=self.runtime.now_ns(),
+                request_id=caller.request_id,
+                path=function.path if function is not None else path[:200],
+                kind=function.kind if function is not None else kind,
+                ok=outcome.ok,
+                duration_s=time.perf_counter() - started,
+                error=outcome.error,
+                log_lines=tuple(run.log_lines) if run is not None else (),
+                usage=tx.usage if tx is not None else None,
+                attempts=attempts,
+                origin=caller.origin,
+            )
+        )
+
+
+def _canonical(path: str) -> str:
+    try:
+        return canonical_path(path)
+    except FunctionNotFound:
+        # The run says so. As a key it stands for itself.
+        return path
