@@ -1,0 +1,280 @@
+"""One connection's side of the sync protocol: what a client asked for, what it was told, and what it is owed.
+
+::
+
+    received ──► query set, identity version        (what the client believes it has said)
+    sent     ──► state version of the last transition (what the client believes the world is)
+
+    a round:  begin_round ── results of its queries, all at one ts ── end_round ──► one transition
+
+Between them a client is owed a transition when a query of its set is dirty (new, invalidated, or under a new identity), when
+a version it sent is not reflected yet, and after every response. There is at most one round at a time, and none while the
+previous transition is unsent: a client that reads slowly skips to the latest state and holds back nothing but itself.
+
+Responses wait in ``responses`` and go out before the next transition; the engine announces a commit before any snapshot shows
+it, so a response always precedes the transition that covers it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, Generic, Protocol, TypeVar
+
+from reactor.errors import ProtocolError
+from reactor.limits import Limits
+from reactor.protocol import server_messages as wire
+from reactor.protocol.client_messages import Add, Authenticate, ModifyQuerySet, Remove
+from reactor.protocol.version import IdentityVersion, QueryId, QuerySetVersion, RequestId, StateVersion
+
+__all__ = ["Overload", "Query", "Result", "Round", "Session"]
+
+
+class Result(Protocol):
+    """A query's outcome, as far as the session looks at it."""
+
+    @property
+    def ok(self) -> bool: ...
+    @property
+    def value(self) -> bytes: ...
+    @property
+    def error(self) -> Any: ...
+    @property
+    def log_lines(self) -> tuple[str, ...]: ...
+    @property
+    def journal(self) -> str | None: ...
+    def same_as(self, other: Any) -> bool:
+        """Whether the client could not tell the two apart."""
+        ...
+
+
+R = TypeVar("R", bound=Result)
+
+
+class Overload(Exception):
+    """The client has more under way than it may: the connection closes with 1013 and this reason, and the client retries."""
+
+
+@dataclass(slots=True, eq=False)
+class Query(Generic[R]):
+    """One query of the query set.
+
+    Attributes:
+        journal: of its last result; from the client, when it resumes one.
+        sent: what the client was last told.
+        subscription: the owner's handle, set when it subscribes.
+    """
+
+    query_id: QueryId
+    path: str
+    args: bytes
+    journal: str | None
+    sent: R | None = None
+    subscription: Any = None
+
+
+@dataclass(slots=True)
+class Round(Generic[R]):
+    """The queries to be evaluated at one ts, and the versions that the transition will reflect."""
+
+    queries: list[Query[R]]
+    removed: list[QueryId]
+    query_set: QuerySetVersion
+    identity: IdentityVersion
+
+
+@dataclass(slots=True, eq=False)
+class Session(Generic[R]):
+    """See the module. Fed with decoded messages and results; does no I/O.
+
+    Invariants: ``sent`` never goes back in any part; a query is in ``queries`` from the message that adds it to the one that
+    removes it; ``dirty`` holds queries of ``queries`` only.
+
+    Attributes:
+        responses: frames of answers, to be sent in order before the next transition.
+        mutations_queued, actions_running: requests that have no answer yet.
+        clock_skew_ms: the client's clock minus ours, once it has told.
+    """
+
+    limits: Limits
+    queries: dict[QueryId, Query[R]] = field(default_factory=dict)
+    dirty: dict[Query[R], None] = field(default_factory=dict)
+    removed: list[QueryId] = field(default_factory=list)
+    responses: deque[bytes] = field(default_factory=deque)
+    sent: StateVersion = field(default_factory=lambda: StateVersion(QuerySetVersion(0), IdentityVersion(0), 0))
+    query_set: QuerySetVersion = field(default=QuerySetVersion(0))
+    identity: IdentityVersion = field(default=IdentityVersion(0))
+    mutations_queued: int = 0
+    actions_running: int = 0
+    clock_skew_ms: int | None = None
+    _owed: bool = False  # a transition, because of a response
+    _transitions: int = 0
+
+    # --- messages in
+
+    def modify(self, message: ModifyQuerySet) -> tuple[list[Query[R]], list[Query[R]]]:
+        """Take changes to the query set: the queries that were added and those that were removed.
+
+        Raises:
+            ProtocolError: the version or a query id does not follow.
+            Overload: more queries than one session may have.
+        """
+        if message.base_version != self.query_set:
+            raise ProtocolError(f"Base version {message.base_version} passed up doesn't match the current version {self.query_set}")
+        if message.new_version <= message.base_version:
+            raise ProtocolError(f"New version {message.new_version} is not above the base version {message.base_version}")
+        added: list[Query[R]] = []
+        removed: list[Query[R]] = []
+        for item in message.modifications:
+            if isinstance(item, Add):
+                added.append(self._add(item))
+            else:
+                removed.append(self._remove(item))
+        self.query_set = QuerySetVersion(message.new_version)
+        return [query for query in added if query.query_id in self.queries], removed
+
+    def authenticate(self, message: Authenticate) -> None:
+        """Take a change of identity that was verified: every query is evaluated anew under it.
+
+        Raises:
+            ProtocolError: the version does not follow.
+        """
+        self.check_identity_version(message)
+        self.identity = IdentityVersion(self.identity + 1)
+        self.dirty.update(dict.fromkeys(self.queries.values()))
+
+    def check_identity_version(self, message: Authenticate) -> None:
+        """Raise ProtocolError when the message does not follow the last one."""
+        if message.base_version != self.identity:
+            raise ProtocolError(f"Base version {message.base_version} passed up doesn't match the current identity version {self.identity}")
+
+    def begin_mutation(self) -> None:
+        """A mutation was received.
+
+        Raises:
+            Overload: too many have no answer yet.
+        """
+        self.mutations_queued += 1
+        if self.mutations_queued > self.limits.mutations_queued_per_session:
+            raise Overload("TooManyConcurrentMutations")
+
+    def begin_action(self) -> None:
+        """An action was received.
+
+        Raises:
+            Overload: too many have no answer yet.
+        """
+        self.actions_running += 1
+        if self.actions_running > self.limits.actions_running_per_session:
+            raise Overload("TooManyInflightActionsForSingleClient")
+
+    # --- results in
+
+    def answer_mutation(self, request_id: RequestId, result: R, ts: int) -> None:
+        """A mutation ended: its answer is owed, and then a transition."""
+        if result.ok:
+            self._respond(wire.mutation_response(request_id, value=result.value, ts=ts, log_lines=result.log_lines))
+        else:
+            self._fail("Mutation", request_id, result)
+
+    def answer_action(self, request_id: RequestId, result: R) -> None:
+        """An action ended."""
+        if result.ok:
+            self._respond(wire.action_response(request_id, value=result.value, log_lines=result.log_lines))
+        else:
+            self._fail("Action", request_id, result)
+
+    def invalidated(self, query: Query[R]) -> None:
+        """What the query's result was computed from has changed."""
+        if self.queries.get(query.query_id) is query:
+            self.dirty[query] = None
+
+    # --- out
+
+    def take_response(self) -> bytes:
+        """The next answer to send."""
+        frame = self.responses.popleft()
+        if frame.startswith(b'{"type":"M'):
+            self.mutations_queued -= 1
+        else:
+            self.actions_running -= 1
+        return frame
+
+    @property
+    def wants_round(self) -> bool:
+        """Whether the client is owed a transition."""
+        return bool(
+            self.dirty or self._owed or self.removed or self.query_set != self.sent.query_set or self.identity != self.sent.identity
+        )
+
+    def begin_round(self) -> Round[R]:
+        """The queries to evaluate, all at one ts that is not below ``sent.ts``; then ``end_round``."""
+        round = Round(list(self.dirty), self.removed, self.query_set, self.identity)
+        self.dirty = {}
+        self.removed = []
+        self._owed = False
+        return round
+
+    def end_round(self, round: Round[R], ts: int, results: Iterable[tuple[Query[R], R]], *, server_ns: int) -> bytes:
+        """The transition to ``ts``.
+
+        Args:
+            results: of the round's queries, all true at ``ts``.
+        """
+        assert ts >= self.sent.ts, "a client's ts never goes back"
+        modifications = [wire.query_removed(query_id) for query_id in round.removed]
+        for query, result in results:
+            if self.queries.get(query.query_id) is not query:
+                # Removed while it was evaluated: the next transition says so. It was never told of, or is left as it was.
+                continue
+            known = query.sent
+            query.journal = result.journal
+            if known is result or (known is not None and known.journal == result.journal and known.same_as(result)):
+                query.sent = result
+                continue
+            query.sent = result
+            modifications.append(_modification(query.query_id, result))
+        end = StateVersion(round.query_set, round.identity, ts)
+        frame = wire.transition(self.sent, end, modifications, clock_skew_ms=self.clock_skew_ms, server_ns=server_ns)
+        self.sent = end
+        self._transitions += 1
+        return frame
+
+    @property
+    def transition_id(self) -> str:
+        """Names the last transition among this connection's."""
+        return str(self._transitions)
+
+    def _add(self, item: Add) -> Query[R]:
+        if item.query_id in self.queries:
+            raise ProtocolError(f"Query id {item.query_id} is in the query set already")
+        if len(self.queries) >= self.limits.queries_per_session:
+            raise Overload("TooManyQueriesForSingleClient")
+        query: Query[R] = Query(item.query_id, item.path, item.args, item.journal)
+        self.queries[item.query_id] = query
+        self.dirty[query] = None
+        return query
+
+    def _remove(self, item: Remove) -> Query[R]:
+        query = self.queries.pop(item.query_id, None)
+        if query is None:
+            raise ProtocolError(f"Query id {item.query_id} is not in the query set")
+        self.dirty.pop(query, None)
+        self.removed.append(item.query_id)
+        return query
+
+    def _respond(self, frame: bytes) -> None:
+        self.responses.append(frame)
+        self._owed = True
+
+    def _fail(self, kind: str, request_id: RequestId, result: R) -> None:
+        error = result.error
+        self._respond(wire.failure_response(kind, request_id, message=error.message, data=error.data, log_lines=result.log_lines))
+
+
+def _modification(query_id: QueryId, result: Result) -> bytes:
+    if result.ok:
+        return wire.query_updated(query_id, result.value, result.log_lines, result.journal)
+    error = result.error
+    return wire.query_failed(query_id, error.message, error.data, result.log_lines, result.journal)
