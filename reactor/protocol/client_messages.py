@@ -6,8 +6,9 @@ whatever is wrong with them fails that call alone, so they are passed on as JSON
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeAlias, cast
+from typing import Any, TypeAlias
 
 import orjson
 
@@ -148,7 +149,7 @@ def _optional_text(message: dict[str, Any], name: str) -> str | None:
     value = message.get(name)
     if value is not None and type(value) is not str:
         raise ProtocolError(f"{message.get('type')}.{name} is {type(value).__name__}, expected a string or null.")
-    return cast("str | None", value)
+    return value
 
 
 def _args(message: dict[str, Any]) -> bytes:
@@ -213,13 +214,17 @@ def _authenticate(message: dict[str, Any]) -> Authenticate:
     return Authenticate(version, kind, _field(message, "value", str, "a token"), acting_as)
 
 
-_DECODERS = {
+def _event(message: dict[str, Any]) -> Event:
+    return Event()
+
+
+_DECODERS: dict[str, Callable[[dict[str, Any]], ClientMessage]] = {
     "Connect": _connect,
     "ModifyQuerySet": _modify_query_set,
     "Mutation": _mutation,
     "Action": _action,
     "Authenticate": _authenticate,
-    "Event": lambda message: Event(),
+    "Event": _event,
 }
 
 

@@ -1,0 +1,416 @@
+"""One client over one WebSocket: bytes across, deadlines, backpressure. The protocol's rules are in ``reactor.protocol``."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import re
+from collections import deque
+from collections.abc import Awaitable, Callable, MutableMapping
+from dataclasses import dataclass
+from typing import Any
+
+from reactor.engine.eager import start
+from reactor.engine.engine import Engine
+from reactor.engine.live_query import Subscription
+from reactor.engine.runtime import Runtime
+from reactor.engine.store import RequestKey
+from reactor.errors import AuthenticationError, ProtocolError
+from reactor.functions.identity import Caller
+from reactor.functions.outcome import Outcome
+from reactor.functions.runner import Runner
+from reactor.limits import Limits
+from reactor.protocol import server_messages as wire
+from reactor.protocol.client_messages import (
+    Action,
+    Authenticate,
+    ClientMessage,
+    Connect,
+    ModifyQuerySet,
+    Mutation,
+    decode_client_message,
+)
+from reactor.protocol.session import Overload, Query, Round, Session
+from reactor.server.admin import ANONYMOUS, Authenticator
+
+__all__ = ["ClientVersion", "Connections", "client_version"]
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+_log = logging.getLogger("reactor.websocket")
+
+_SYNC = re.compile(r"/api(?:/(?P<version>[^/]+))?/sync\Z")
+_SEMVER = re.compile(r"(\d+)\.(\d+)\.(\d+)(?:[-+].*)?\Z")
+_CLIENT = re.compile(r"(?P<name>.+?)-(?P<version>\d+\.\d+\.\d+.*)\Z")
+
+#: The last reason that a connection is closed with at a shutdown: clients reconnect, and say nothing.
+GOING_AWAY = (1001, "InternalServerError")
+
+
+@dataclass(frozen=True, slots=True)
+class ClientVersion:
+    """Which client is at the other end."""
+
+    name: str
+    version: tuple[int, int, int]
+
+    @property
+    def takes_chunks(self) -> bool:
+        """Whether it puts large transitions together from parts; others drop the connection."""
+        return self.name == "npm" and self.version >= (1, 28, 0)
+
+
+def client_version(path_version: str | None, header: str | None) -> ClientVersion | None:
+    """The client, as path and header tell; None when neither does.
+
+    Raises:
+        ProtocolError: what they tell is malformed.
+    """
+    if path_version is not None:
+        name, version = "npm", path_version
+    elif header is not None:
+        found = _CLIENT.match(header)
+        if found is None:
+            raise ProtocolError(f"InvalidClientVersion: {header[:50]!r} is not name-1.2.3.", code="InvalidClientVersion")
+        name, version = found["name"], found["version"]
+    else:
+        return None
+    numbers = _SEMVER.match(version)
+    if numbers is None:
+        raise ProtocolError(f"InvalidClientVersion: {version[:50]!r} is not a version like 1.2.3.", code="InvalidClientVersion")
+    return ClientVersion(name, (int(numbers[1]), int(numbers[2]), int(numbers[3])))
+
+
+class Connections:
+    """All WebSocket connections of a node: an ASGI application for the sync paths."""
+
+    def __init__(self, engine: Engine, runner: Runner, authenticator: Authenticator, runtime: Runtime, limits: Limits) -> None:
+        self.engine = engine
+        self.runner = runner
+        self.authenticator = authenticator
+        self.runtime = runtime
+        self.limits = limits
+        self.stopping = False
+        self._open: set[_Connection] = set()
+        self._work: set[asyncio.Task[None]] = set()  # mutations and actions, which outlive the connection that asked
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    @staticmethod
+    def serves(path: str) -> bool:
+        """Whether the sync protocol is spoken at this path."""
+        return _SYNC.match(path) is not None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()  # websocket.connect
+        found = _SYNC.match(scope["path"])
+        headers = dict(scope["headers"])
+        header = headers.get(b"convex-client")
+        try:
+            if self.stopping:
+                raise ProtocolError("The server is stopping.", code="InternalServerError")
+            client = client_version(found["version"] if found else None, header.decode("latin-1") if header else None)
+        except ProtocolError as error:
+            await _refuse(scope, send, error)
+            return
+        await send({"type": "websocket.accept"})
+        connection = _Connection(self, client, send)
+        self._open.add(connection)
+        try:
+            await connection.serve(receive)
+        finally:
+            self._open.discard(connection)
+
+    def keep(self, work: object) -> None:
+        """Hold on to a task that runs on when its connection is gone."""
+        if isinstance(work, asyncio.Task):
+            self._work.add(work)
+            work.add_done_callback(self._work.discard)
+
+    async def stop(self, grace_s: float) -> None:
+        """Accept nothing more, finish what runs for at most ``grace_s`` seconds, then close every connection."""
+        self.stopping = True
+        for connection in list(self._open):
+            connection.accept_nothing()
+        if self._work:
+            await asyncio.wait(set(self._work), timeout=grace_s)
+        for task in list(self._work):
+            task.cancel()
+        closing = [connection.finish(*GOING_AWAY) for connection in list(self._open)]
+        if closing:
+            await asyncio.wait(closing, timeout=grace_s)
+
+
+async def _refuse(scope: Scope, send: Send, error: ProtocolError) -> None:
+    """Answer an upgrade with HTTP 400, or where the server cannot, with its own refusal."""
+    if "websocket.http.response" not in scope.get("extensions", {}):
+        await send({"type": "websocket.close", "code": 1008, "reason": error.code})
+        return
+    body = b'{"code":%s,"message":%s}' % (wire.text(error.code), wire.text(error.message))
+    await send({"type": "websocket.http.response.start", "status": 400, "headers": [(b"content-type", b"application/json")]})
+    await send({"type": "websocket.http.response.body", "body": body})
+
+
+class _Closed(Exception):
+    """The connection is to be closed with this code and reason; without a code after an error message."""
+
+    def __init__(self, code: int, reason: str, frame: bytes | None = None) -> None:
+        super().__init__(reason)
+        self.code = code
+        self.reason = reason
+        self.frame = frame  # sent before closing
+
+
+class _Watch:
+    """One query's watcher: tells its connection which of its queries is stale."""
+
+    __slots__ = ("_connection", "_query")
+
+    def __init__(self, connection: _Connection, query: Query[Outcome]) -> None:
+        self._connection = connection
+        self._query = query
+
+    def invalidated(self, subscription: Subscription[Any]) -> None:
+        connection = self._connection
+        connection.session.invalidated(self._query)
+        connection.wake.set()
+
+
+class _Connection:
+    """One connection: a reader, which is the ASGI call, and a writer task."""
+
+    def __init__(self, connections: Connections, client: ClientVersion | None, send: Send) -> None:
+        self._all = connections
+        self._client = client
+        self._send = send
+        self._session_id: str | None = None
+        self._caller = Caller(origin="sync", request_id=connections.runtime.random_bytes(8).hex())
+        self._mutations: deque[tuple[Mutation, Caller]] = deque()
+        self._mutating = False
+        self._accepting = True
+        self._closing: _Closed | None = None
+        self._writer: asyncio.Task[None] | None = None
+        self._sent_at = connections.runtime.monotonic_s()
+        self._ping_due = False
+        self.session: Session[Outcome] = Session(connections.limits)
+        self.wake = asyncio.Event()
+
+    async def serve(self, receive: Receive) -> None:
+        """Read until the client goes or is closed."""
+        self._writer = asyncio.create_task(self._write(), name="reactor-websocket-writer")
+        self._timer = asyncio.get_running_loop().call_later(self._all.limits.ping_after_s, self._tick)
+        try:
+            while True:
+                event = await receive()
+                if event["type"] == "websocket.disconnect":
+                    return
+                if self._closing is None and self._accepting:
+                    self._receive(event.get("text") or event.get("bytes") or "")
+        finally:
+            self._timer.cancel()
+            self._mutations.clear()
+            self._closing = self._closing or _Closed(1000, "")
+            for query in self.session.queries.values():
+                query.subscription.close()
+            self.session.queries.clear()
+            self._writer.cancel()
+
+    def accept_nothing(self) -> None:
+        """Ignore what the client sends from now on: it sends it again to whoever serves it next."""
+        self._accepting = False
+
+    def finish(self, code: int, reason: str) -> asyncio.Task[None]:
+        """Close after what is owed was sent."""
+        self._close(_Closed(code, reason))
+        assert self._writer is not None
+        return self._writer
+
+    # --- reading
+
+    def _receive(self, frame: str | bytes) -> None:
+        try:
+            self._take(decode_client_message(frame))
+        except ProtocolError as error:
+            self._close(_Closed(1000, "", wire.fatal_error(error.message)))
+        except Overload as overload:
+            self._close(_Closed(1013, str(overload)))
+        except _Closed as closed:
+            self._close(closed)
+        self.wake.set()
+
+    def _take(self, message: ClientMessage) -> None:
+        if isinstance(message, Mutation):
+            self.session.begin_mutation()
+            self._mutations.append((message, self._caller))
+            if not self._mutating:
+                self._mutating = True
+                self._all.keep(start(self._mutate()))
+        elif isinstance(message, ModifyQuerySet):
+            added, removed = self.session.modify(message)
+            for query in removed:
+                if query.subscription is not None:
+                    query.subscription.close()
+            for query in added:
+                self._subscribe(query)
+        elif isinstance(message, Action):
+            self.session.begin_action()
+            self._all.keep(start(self._act(message, self._caller)))
+        elif isinstance(message, Connect):
+            self._connect(message)
+        elif isinstance(message, Authenticate):
+            self._authenticate(message)
+
+    def _connect(self, message: Connect) -> None:
+        self._session_id = message.session
+        if message.client_ms is not None:
+            self.session.clock_skew_ms = message.client_ms - self._all.runtime.now_ns() // 1_000_000
+        if message.max_observed_ts is not None and message.max_observed_ts > self._all.engine.head_ts:
+            # It has seen a newer database than this one, and must never see an older state than it has shown.
+            raise _Closed(1011, "InternalServerError")
+
+    def _subscribe(self, query: Query[Outcome]) -> None:
+        runner, caller = self._all.runner, self._caller
+        query.subscription = self._all.engine.live.subscribe(
+            runner.live_key(query.path, query.args, caller),
+            caller.identity,
+            runner.live_run(query.path, query.args, caller),
+            _Watch(self, query),
+            journal=query.journal,
+        )
+
+    def _authenticate(self, message: Authenticate) -> None:
+        self.session.check_identity_version(message)
+        authenticator = self._all.authenticator
+        try:
+            if message.kind == "User":
+                shown = authenticator.user(message.token or "")
+            elif message.kind == "Admin":
+                shown = authenticator.admin(message.token or "", message.acting_as)
+            else:
+                shown = ANONYMOUS
+        except AuthenticationError as error:
+            raise _Closed(1000, "", wire.auth_error(error.message, self.session.sent.identity, update_attempted=True)) from None
+        self._caller = Caller(shown.identity, shown.admin, self._caller.request_id, "sync")
+        for query in self.session.queries.values():
+            query.subscription.close()
+            self._subscribe(query)
+        self.session.authenticate(message)
+
+    # --- running
+
+    async def _mutate(self) -> None:
+        """Run the queued mutations, one after another in the order in which they came."""
+        try:
+            while self._mutations:
+                message, caller = self._mutations.popleft()
+                request = None if self._session_id is None else RequestKey(self._session_id, message.request_id)
+                answered = False
+
+                def durable(outcome: Outcome, message: Mutation = message) -> None:
+                    nonlocal answered
+                    answered = True
+                    self.session.answer_mutation(message.request_id, outcome, outcome.ts)
+                    self.wake.set()
+
+                outcome = await self._all.runner.mutation(
+                    message.path, message.args, self._named(caller, message.request_id), request=request, on_durable=durable
+                )
+                if not answered:
+                    durable(outcome)
+        finally:
+            self._mutating = False
+
+    async def _act(self, message: Action, caller: Caller) -> None:
+        outcome = await self._all.runner.action(message.path, message.args, self._named(caller, message.request_id))
+        self.session.answer_action(message.request_id, outcome)
+        self.wake.set()
+
+    def _named(self, caller: Caller, request_id: int) -> Caller:
+        """The caller with the request's own id, which the client can compute too."""
+        name = hashlib.sha256(f"{self._session_id}|{request_id}".encode()).hexdigest()[:16]
+        return Caller(caller.identity, caller.admin, name, "sync")
+
+    # --- writing
+
+    async def _write(self) -> None:
+        """Send what the client is owed, whenever it takes it; close when told to."""
+        try:
+            while True:
+                await self.wake.wait()
+                self.wake.clear()
+                await self._send_responses()
+                if self._closing is not None:
+                    break
+                if self.session.wants_round:
+                    await self._round()
+                elif self._ping_due:
+                    await self._frame(wire.PING)
+                self._ping_due = False
+            await self._end(self._closing)
+        except asyncio.CancelledError:
+            raise
+        except Exception:
+            # The socket is gone, which the reader learns too, or a bug of ours: the client reconnects to a fresh state.
+            if self._closing is None:
+                _log.exception("a connection failed")
+                await self._end(_Closed(1011, "InternalServerError"))
+
+    async def _round(self) -> None:
+        """One transition: every dirty query's result at one snapshot."""
+        session, engine = self.session, self._all.engine
+        pin = engine.pin()
+        try:
+            round = session.begin_round()
+            results = [(query, query.subscription.at(pin)) for query in round.queries]
+            running = [result for _, result in results if isinstance(result, asyncio.Future)]
+            if running:
+                await asyncio.wait(running)
+            settled = [(query, result.result() if isinstance(result, asyncio.Future) else result) for query, result in results]
+            # A response whose commit this snapshot shows was queued before the snapshot was: it goes first.
+            await self._send_responses()
+            await self._transition(round, pin.ts, settled)
+        finally:
+            pin.release()
+        if session.wants_round:
+            self.wake.set()
+
+    async def _transition(self, round: Round[Outcome], ts: int, results: list[tuple[Query[Outcome], Outcome]]) -> None:
+        limits = self._all.limits
+        frame = self.session.end_round(round, ts, results, server_ns=self._all.runtime.now_ns())
+        if len(frame) > limits.sent_frame_size_bytes and self._client is not None and self._client.takes_chunks:
+            for part in wire.chunks(frame, limits.sent_frame_size_bytes, self.session.transition_id):
+                await self._frame(part)
+        else:
+            await self._frame(frame)
+
+    async def _send_responses(self) -> None:
+        while self.session.responses:
+            await self._frame(self.session.take_response())
+
+    async def _frame(self, frame: bytes) -> None:
+        # Waits while the socket's buffer is full: that is what makes a slow reader skip states instead of piling them up.
+        await self._send({"type": "websocket.send", "text": frame.decode()})
+        self._sent_at = self._all.runtime.monotonic_s()
+
+    async def _end(self, closing: _Closed) -> None:
+        if closing.frame is not None:
+            await self._frame(closing.frame)
+        await self._send({"type": "websocket.close", "code": closing.code, "reason": closing.reason})
+
+    def _close(self, closing: _Closed) -> None:
+        if self._closing is None:
+            self._closing = closing
+        self.wake.set()
+
+    def _tick(self) -> None:
+        """Every few seconds: is a ping due?"""
+        silent_s = self._all.runtime.monotonic_s() - self._sent_at
+        if silent_s >= self._all.limits.ping_after_s:
+            self._ping_due = True
+            self.wake.set()
+            silent_s = 0.0
+        self._timer = asyncio.get_running_loop().call_later(self._all.limits.ping_after_s - silent_s, self._tick)
