@@ -1,0 +1,224 @@
+"""Testing an app: the real engine over a private SQLite database and a clock that the test moves."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import fields
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import TracebackType
+from typing import Any, ParamSpec, Self, TypeVar, overload
+
+import httpx
+
+from reactor.engine.committer import Answer
+from reactor.engine.live_query import Subscription
+from reactor.engine.runtime import SystemRuntime
+from reactor.engine.transaction import Transaction
+from reactor.functions.context import MutationCtx
+from reactor.functions.execute import execute
+from reactor.functions.function import Action, Function, Mutation, Query
+from reactor.functions.identity import Caller, Identity
+from reactor.functions.outcome import Outcome
+from reactor.functions.output import capture_output
+from reactor.functions.registry import load_app
+from reactor.limits import DEFAULT_LIMITS, Limits
+from reactor.server.app import Backend
+from reactor.stores.sqlite import SqliteStore
+from reactor.values import codec
+
+__all__ = ["TestBackend", "VirtualRuntime"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class VirtualRuntime(SystemRuntime):
+    """A clock that stands still until it is moved. Waiting takes a turn of the loop and no time."""
+
+    def __init__(self, now_ns: int) -> None:
+        self._now_ns = now_ns
+
+    def now_ns(self) -> int:
+        return self._now_ns
+
+    def monotonic_s(self) -> float:
+        return self._now_ns / 1e9
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(0)
+
+    def advance(self, by: timedelta) -> None:
+        """Move the clock."""
+        self._now_ns += by // timedelta(microseconds=1) * 1000
+
+
+class TestBackend:
+    """An app on a database of its own, in this process: ``async with TestBackend() as t: await t.query(…)``.
+
+    Args:
+        path: the app's folder. Its modules are the ones that the test imports.
+        now: what the clock shows at first: a datetime, or ms since the epoch.
+        limits: to be met sooner than the real ones.
+
+    Functions are called by function object, typed by its signature, or by path. Errors arrive as they were raised.
+    """
+
+    __test__ = False  # to pytest, it is no test class
+
+    def __init__(self, path: str | Path = ".", *, now: datetime | float | None = None, limits: Limits = DEFAULT_LIMITS) -> None:
+        moment = now if now is not None else datetime(2026, 1, 1, tzinfo=UTC)
+        milliseconds = moment.timestamp() * 1000 if isinstance(moment, datetime) else moment
+        self._path = Path(path)
+        self._limits = limits
+        self._identity: Identity | None = None
+        self._requests = itertools.count(1)
+        self._capture = capture_output()
+        self.runtime = VirtualRuntime(int(milliseconds * 1_000_000))
+        self.backend: Backend
+
+    async def __aenter__(self) -> Self:
+        app = load_app(self._path, fresh=False)
+        store = SqliteStore.temporary()
+        self.backend = Backend(store, app, runtime=self.runtime, limits=self._limits)
+        try:
+            await self.backend.start()
+        except BaseException:
+            await store.close()
+            raise
+        self._capture.__enter__()
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._capture.__exit__(None, None, None)
+        await self.backend.stop()
+
+    def with_identity(self, subject: str, **attributes: Any) -> TestBackend:
+        """The same backend as seen by somebody who is signed in. Unknown attributes are claims."""
+        view = object.__new__(type(self))
+        view.__dict__.update(self.__dict__)
+        standard = {field.name for field in fields(Identity)} - {"claims"}
+        known = {name: value for name, value in attributes.items() if name in standard}
+        claims = {name: value for name, value in attributes.items() if name not in standard}
+        view._identity = Identity(subject, **{"issuer": "https://test.invalid", **known}, claims=claims)
+        return view
+
+    @overload
+    async def query(self, function: Query[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
+    @overload
+    async def query(self, function: str, /, **kwargs: Any) -> Any: ...
+    async def query(self, function: Any, /, *args: Any, **kwargs: Any) -> Any:
+        """Run a query, an internal one too. Raises what it raises."""
+        called, text = self._call(function, args, kwargs)
+        return self._result(called, await self.backend.runner.query(self._name(function), text, self._caller()))
+
+    @overload
+    async def mutation(self, function: Mutation[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
+    @overload
+    async def mutation(self, function: str, /, **kwargs: Any) -> Any: ...
+    async def mutation(self, function: Any, /, *args: Any, **kwargs: Any) -> Any:
+        """Run a mutation, an internal one too. It is committed when this returns. Raises what it raises."""
+        called, text = self._call(function, args, kwargs)
+        return self._result(called, await self.backend.runner.mutation(self._name(function), text, self._caller()))
+
+    @overload
+    async def action(self, function: Action[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
+    @overload
+    async def action(self, function: str, /, **kwargs: Any) -> Any: ...
+    async def action(self, function: Any, /, *args: Any, **kwargs: Any) -> Any:
+        """Run an action, an internal one too. Raises what it raises."""
+        called, text = self._call(function, args, kwargs)
+        return self._result(called, await self.backend.runner.action(self._name(function), text, self._caller()))
+
+    @overload
+    def subscribe(self, function: Query[P, R], /, *args: P.args, **kwargs: P.kwargs) -> AsyncIterator[R]: ...
+    @overload
+    def subscribe(self, function: str, /, **kwargs: Any) -> AsyncIterator[Any]: ...
+    def subscribe(self, function: Any, /, *args: Any, **kwargs: Any) -> AsyncIterator[Any]:
+        """The query's result, and each further one that differs from it. Raises what the query raises."""
+        called, text = self._call(function, args, kwargs)
+        return self._watch(called, self._name(function), text)
+
+    async def run(self, function: Callable[[MutationCtx], Awaitable[R]]) -> R:
+        """Run ``function`` as one mutation, to prepare or look at the database."""
+
+        async def body(ctx: MutationCtx) -> R:
+            return await function(ctx)
+
+        declared: Mutation[[], R] = Mutation(body, internal=True, name="run")
+        runner = self.backend.runner
+
+        async def attempt(tx: Transaction) -> Answer:
+            invocation = runner.invocation(tx, declared, self._caller(), None)
+            context = invocation.context(declared)
+            return Answer(b"null", (), await execute(invocation.run, body(context)))  # type: ignore[arg-type]
+
+        result: R = (await self.backend.engine.mutate(attempt)).result
+        return result
+
+    async def fetch(
+        self, path: str, *, method: str = "GET", headers: dict[str, str] | None = None, content: bytes | str | None = None
+    ) -> httpx.Response:
+        """Send an HTTP request to the backend."""
+        transport = httpx.ASGITransport(app=self.backend.asgi)
+        async with httpx.AsyncClient(transport=transport, base_url="http://test.invalid") as client:
+            return await client.request(method, path, headers=headers, content=content)
+
+    async def advance(self, **duration: float) -> None:
+        """Move the clock: ``advance(hours=1)``, with the arguments of ``timedelta``."""
+        self.runtime.advance(timedelta(**duration))
+
+    async def _watch(self, called: Function[..., Any] | None, path: str, text: bytes) -> AsyncIterator[Any]:
+        runner, engine = self.backend.runner, self.backend.engine
+        caller = self._caller()
+        watcher = _Watcher()
+        subscription = engine.live.subscribe(
+            runner.live_key(path, text, caller), caller.identity, runner.live_run(path, text, caller), watcher
+        )
+        known: Outcome | None = None
+        try:
+            while True:
+                watcher.stale.clear()
+                pin = engine.pin()
+                try:
+                    result = subscription.at(pin)
+                    outcome: Outcome = await result if isinstance(result, asyncio.Future) else result
+                finally:
+                    pin.release()
+                if known is None or not outcome.same_as(known):
+                    known = outcome
+                    yield self._result(called, outcome)
+                await watcher.stale.wait()
+        finally:
+            subscription.close()
+
+    def _caller(self) -> Caller:
+        return Caller(self._identity, True, f"{next(self._requests):016x}", "test")
+
+    def _name(self, function: Function[..., Any] | str) -> str:
+        return function if isinstance(function, str) else function.path
+
+    def _call(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Function[..., Any] | None, bytes]:
+        """The function, when it is given as an object, and the arguments' text."""
+        if isinstance(function, str):
+            return None, codec.to_json(kwargs)
+        return function, function.args.to_json(function.by_name(args, kwargs))
+
+    def _result(self, called: Function[..., Any] | None, outcome: Outcome) -> Any:
+        if outcome.error is not None:
+            raise outcome.error.exception
+        if called is None:
+            return codec.from_json(outcome.value)
+        return called.returns.load(outcome.value, self.backend.engine.catalog)
+
+
+class _Watcher:
+    """Notes that a result is stale."""
+
+    def __init__(self) -> None:
+        self.stale = asyncio.Event()
+
+    def invalidated(self, subscription: Subscription[Any]) -> None:
+        self.stale.set()
