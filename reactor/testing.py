@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
 from dataclasses import fields
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any, ParamSpec, Self, TypeVar, overload
 import httpx
 
 from reactor.engine.committer import Answer
+from reactor.engine.engine import Engine
 from reactor.engine.live_query import Subscription
 from reactor.engine.runtime import SystemRuntime
 from reactor.engine.transaction import Transaction
@@ -24,7 +26,9 @@ from reactor.functions.identity import Caller, Identity
 from reactor.functions.outcome import Outcome
 from reactor.functions.output import capture_output
 from reactor.functions.registry import load_app
+from reactor.functions.runner import Runner
 from reactor.limits import DEFAULT_LIMITS, Limits
+from reactor.server.admin import Authenticator
 from reactor.server.app import Backend
 from reactor.stores.sqlite import SqliteStore
 from reactor.values import codec
@@ -75,25 +79,31 @@ class TestBackend:
         self._limits = limits
         self._identity: Identity | None = None
         self._requests = itertools.count(1)
-        self._capture = capture_output()
         self.runtime = VirtualRuntime(int(milliseconds * 1_000_000))
-        self.backend: Backend
+        self._stack = AsyncExitStack()
+        self._engine: Engine
+        self._runner: Runner
+        self._server: Backend
 
     async def __aenter__(self) -> Self:
         app = load_app(self._path, fresh=False)
-        store = SqliteStore.temporary()
-        self.backend = Backend(store, app, runtime=self.runtime, limits=self._limits)
-        try:
-            await self.backend.start()
-        except BaseException:
-            await store.close()
-            raise
-        self._capture.__enter__()
+        async with AsyncExitStack() as stack:
+            store = SqliteStore.temporary()
+            stack.push_async_callback(store.close)
+            engine = Engine(store, app.catalog, self.runtime, self._limits)
+            await engine.start()
+            stack.push_async_callback(engine.stop)
+            await engine.push(app.catalog)
+            stack.enter_context(capture_output())
+            self._engine = engine
+            self._runner = Runner(engine, app, secret=store.secret, runtime=self.runtime, limits=self._limits)
+            authenticator = Authenticator(f"test|{self.runtime.random_bytes(16).hex()}")
+            self._server = Backend(self._runner, authenticator, instance_name="test")
+            self._stack = stack.pop_all()
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._capture.__exit__(None, None, None)
-        await self.backend.stop()
+        await self._stack.aclose()
 
     def with_identity(self, subject: str, **attributes: Any) -> TestBackend:
         """The same backend as seen by somebody who is signed in. Unknown attributes are claims."""
@@ -112,7 +122,7 @@ class TestBackend:
     async def query(self, function: Any, /, *args: Any, **kwargs: Any) -> Any:
         """Run a query, an internal one too. Raises what it raises."""
         called, text = self._call(function, args, kwargs)
-        return self._result(called, await self.backend.runner.query(self._name(function), text, self._caller()))
+        return self._result(called, await self._runner.query(self._name(function), text, self._caller()))
 
     @overload
     async def mutation(self, function: Mutation[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
@@ -121,7 +131,7 @@ class TestBackend:
     async def mutation(self, function: Any, /, *args: Any, **kwargs: Any) -> Any:
         """Run a mutation, an internal one too. It is committed when this returns. Raises what it raises."""
         called, text = self._call(function, args, kwargs)
-        return self._result(called, await self.backend.runner.mutation(self._name(function), text, self._caller()))
+        return self._result(called, await self._runner.mutation(self._name(function), text, self._caller()))
 
     @overload
     async def action(self, function: Action[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
@@ -130,7 +140,7 @@ class TestBackend:
     async def action(self, function: Any, /, *args: Any, **kwargs: Any) -> Any:
         """Run an action, an internal one too. Raises what it raises."""
         called, text = self._call(function, args, kwargs)
-        return self._result(called, await self.backend.runner.action(self._name(function), text, self._caller()))
+        return self._result(called, await self._runner.action(self._name(function), text, self._caller()))
 
     @overload
     def subscribe(self, function: Query[P, R], /, *args: P.args, **kwargs: P.kwargs) -> AsyncIterator[R]: ...
@@ -148,21 +158,21 @@ class TestBackend:
             return await function(ctx)
 
         declared: Mutation[[], R] = Mutation(body, internal=True, name="run")
-        runner = self.backend.runner
+        runner = self._runner
 
         async def attempt(tx: Transaction) -> Answer:
             invocation = runner.invocation(tx, declared, self._caller(), None)
             context = invocation.context(declared)
             return Answer(b"null", (), await execute(invocation.run, body(context)))  # type: ignore[arg-type]
 
-        result: R = (await self.backend.engine.mutate(attempt)).result
+        result: R = (await self._engine.mutate(attempt)).result
         return result
 
     async def fetch(
         self, path: str, *, method: str = "GET", headers: dict[str, str] | None = None, content: bytes | str | None = None
     ) -> httpx.Response:
         """Send an HTTP request to the backend."""
-        transport = httpx.ASGITransport(app=self.backend.asgi)
+        transport = httpx.ASGITransport(app=self._server)
         async with httpx.AsyncClient(transport=transport, base_url="http://test.invalid") as client:
             return await client.request(method, path, headers=headers, content=content)
 
@@ -171,7 +181,7 @@ class TestBackend:
         self.runtime.advance(timedelta(**duration))
 
     async def _watch(self, called: Function[..., Any] | None, path: str, text: bytes) -> AsyncIterator[Any]:
-        runner, engine = self.backend.runner, self.backend.engine
+        runner, engine = self._runner, self._engine
         caller = self._caller()
         watcher = _Watcher()
         subscription = engine.live.subscribe(
@@ -211,7 +221,7 @@ class TestBackend:
             raise outcome.error.exception
         if called is None:
             return codec.from_json(outcome.value)
-        return called.returns.load(outcome.value, self.backend.engine.catalog)
+        return called.returns.load(outcome.value, self._engine.catalog)
 
 
 class _Watcher:

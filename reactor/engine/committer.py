@@ -95,8 +95,8 @@ class MutationTransaction(Transaction):
 
     __slots__ = ("epoch",)
 
-    def __init__(self, base: Base, *, epoch: int, now_ms: float, limits: Limits) -> None:
-        super().__init__(base, now_ms=now_ms, limits=limits, read_only=False)
+    def __init__(self, base: Base, *, epoch: int, now_ms: float, limits: Limits, creation_time: float) -> None:
+        super().__init__(base, now_ms=now_ms, limits=limits, read_only=False, creation_time=creation_time)
         self.epoch = epoch
 
 
@@ -120,6 +120,7 @@ class Committer:
         self.flushed = 0
         self.head = head
         self._epoch = 0  # grows whenever what was accepted, or the catalog, ceases to hold for running mutations
+        self._creation_time = 0.0  # above that of every document inserted here, also when the clock stands still
         self._overlay = Overlay()
         self._recent: deque[tuple[int, Sequence[Write]]] = deque()
         self._running: dict[MutationTransaction, None] = {}
@@ -139,7 +140,8 @@ class Committer:
             await self._open.wait()
         snapshot = self._store.snapshot()
         base = Base(snapshot, self._overlay, self.flushed, self.position)
-        tx = MutationTransaction(base, epoch=self._epoch, now_ms=self._runtime.now_ns() / 1e6, limits=self._limits)
+        now_ms = self._runtime.now_ns() / 1e6
+        tx = MutationTransaction(base, epoch=self._epoch, now_ms=now_ms, limits=self._limits, creation_time=self._creation_time)
         self._running[tx] = None
         return tx
 
@@ -177,6 +179,7 @@ class Committer:
             future.set_result(committed)
             return future
         self.position += 1
+        self._creation_time = max(self._creation_time, tx.creation_time)
         if writes:
             self._recent.append((self.position, writes))
             for write in writes:

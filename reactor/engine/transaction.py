@@ -66,6 +66,7 @@ class Transaction:
     Attributes:
         ts: the newest commit of the snapshot. What it reads may be newer where accepted commits lie on top.
         now_ms: when it began, ms since the epoch; frozen.
+        creation_time: of the next document it inserts.
         read_set: what it looked at so far.
         usage: what it has used of its limits so far.
     """
@@ -73,11 +74,11 @@ class Transaction:
     __slots__ = (
         "_before",
         "_closed",
-        "_creation_time",
         "_limits",
         "_own",
         "_position",
         "base",
+        "creation_time",
         "now_ms",
         "read_only",
         "read_set",
@@ -85,14 +86,14 @@ class Transaction:
         "usage",
     )
 
-    def __init__(self, base: Base, *, now_ms: float, limits: Limits, read_only: bool) -> None:
+    def __init__(self, base: Base, *, now_ms: float, limits: Limits, read_only: bool, creation_time: float = 0.0) -> None:
         self.base = base
         self._limits = limits
         self._own = Overlay()
         self._before: dict[str, Row | None] = {}  # as the transaction found the documents that it wrote
         self._position = 0
         self._closed = False
-        self._creation_time = now_ms
+        self.creation_time = max(now_ms, creation_time)
         self.ts: Ts = base.snapshot.ts
         self.now_ms = now_ms
         self.read_only = read_only
@@ -163,8 +164,8 @@ class Transaction:
 
     def next_creation_time(self) -> float:
         """Creation time for one insert: from the start of the transaction, each the next float above the last."""
-        time = self._creation_time
-        self._creation_time = math.nextafter(time, math.inf)
+        time = self.creation_time
+        self.creation_time = math.nextafter(time, math.inf)
         return time
 
     def savepoint(self) -> Savepoint:
