@@ -57,7 +57,7 @@ async def react(ctx: MutationCtx, session: str, message: Id[Message], emoji: Emo
 
 
 def toggled(reactions: list[Reaction], emoji: Emoji, user: Id[User]) -> list[Reaction]:
-    by_emoji = {reaction.emoji: reaction.users for reaction in reactions}
+    by_emoji: dict[Emoji, list[Id[User]]] = {reaction.emoji: reaction.users for reaction in reactions}
     users = by_emoji.get(emoji, [])
     by_emoji[emoji] = [other for other in users if other != user] if user in users else [*users, user]
     return [Reaction(emoji=each, users=users) for each, users in by_emoji.items() if users]
