@@ -1,0 +1,167 @@
+"""Who calls: the local admin key, acting as a user, and tokens of users."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hmac
+import os
+import secrets
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import orjson
+
+from reactor.errors import AuthenticationError, StoreReadOnly
+from reactor.functions.identity import Identity
+
+__all__ = ["ANONYMOUS", "Authenticator", "Credentials", "key_file", "load_admin_key"]
+
+
+class Credentials(NamedTuple):
+    """What a caller has shown to be."""
+
+    identity: Identity | None
+    admin: bool
+
+
+ANONYMOUS = Credentials(None, False)
+
+_CLAIMS = {field.name for field in fields(Identity)} - {"claims"}
+_BOOLEANS = {"email_verified", "phone_number_verified"}
+
+
+def key_file(database: Path) -> Path:
+    """Where the admin key of a database is kept: beside it."""
+    return database.with_name(f"{database.name}-admin-key")
+
+
+def load_admin_key(database: Path, instance_name: str) -> str:
+    """The admin key of a database, in the form ``name|secret``. Made at the first start, readable by its owner only.
+
+    Raises:
+        StoreReadOnly: it can be neither read nor made.
+    """
+    path = key_file(database)
+    try:
+        try:
+            file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        except FileExistsError:
+            if key := path.read_text(encoding="utf-8").strip():
+                return key
+            # Cut short by a crash when it was made: nobody can have it.
+            path.unlink()
+            return load_admin_key(database, instance_name)
+        key = f"{instance_name}|{secrets.token_hex(32)}"
+        with os.fdopen(file, "w", encoding="utf-8") as out:
+            out.write(f"{key}\n")
+        return key
+    except OSError as error:
+        raise StoreReadOnly(
+            f"{path}: the admin key cannot be read or written ({error.strerror}). Check the folder's permissions"
+        ) from error
+
+
+class Authenticator:
+    """Verifies what callers show, over HTTP and over the socket.
+
+    Args:
+        admin_key: in the form ``name|secret``.
+    """
+
+    __slots__ = ("_admin_key",)
+
+    def __init__(self, admin_key: str) -> None:
+        self._admin_key = admin_key.encode()
+
+    def authorize(self, authorization: bytes | None, admin_key: str | None = None) -> Credentials:
+        """Who sends a request.
+
+        Args:
+            authorization: the header of that name.
+            admin_key: of the query parameter ``adminKey``, which counts where there is no header.
+
+        Raises:
+            AuthenticationError: codes ``InvalidAuthHeader``, ``BadDeployKey``, ``NoAuthProvider``.
+        """
+        if authorization is None:
+            return ANONYMOUS if admin_key is None else self.admin(admin_key)
+        scheme, _, credential = authorization.decode("latin-1").strip().partition(" ")
+        credential = credential.strip()
+        match scheme.lower():
+            case "convex" if credential:
+                return self.admin(credential)
+            case "bearer" if credential:
+                return self.user(credential)
+        raise AuthenticationError(
+            "The Authorization header is not understood. Write 'Bearer <token>' or 'Convex <admin key>'.", code="InvalidAuthHeader"
+        )
+
+    def admin(self, credential: str, attributes: Mapping[str, Any] | None = None) -> Credentials:
+        """Who shows an admin key.
+
+        Args:
+            credential: the key; behind a colon may follow the base64 of the JSON object of a user's attributes.
+            attributes: of the user to act as, where they come beside the key.
+
+        Raises:
+            AuthenticationError: codes ``BadDeployKey``, and ``InvalidAuthHeader`` for attributes that are none.
+        """
+        key, encoded = _split_key(credential)
+        if not hmac.compare_digest(key.encode(), self._admin_key):
+            raise AuthenticationError(
+                "The admin key is not this server's. The right one is in the file beside its database.", code="BadDeployKey"
+            )
+        if encoded is not None:
+            attributes = _decode_attributes(encoded)
+        return Credentials(None if attributes is None else _impersonate(attributes), True)
+
+    def user(self, token: str) -> Credentials:
+        """Who shows a token of an identity provider.
+
+        Raises:
+            AuthenticationError: code ``NoAuthProvider``.
+        """
+        raise AuthenticationError("No identity provider is configured, so no token can be accepted.", code="NoAuthProvider")
+
+
+def _split_key(credential: str) -> tuple[str, str | None]:
+    """The key, and what follows its colon. A type before the name, as in ``prod:name|secret``, is left out."""
+    name, bar, rest = credential.partition("|")
+    if bar:
+        credential = f"{name.rpartition(':')[2]}|{rest}"
+    key, colon, encoded = credential.partition(":")
+    return key, encoded if colon else None
+
+
+def _decode_attributes(encoded: str) -> Mapping[str, Any]:
+    try:
+        attributes = orjson.loads(base64.b64decode(encoded, validate=True))
+    except (binascii.Error, ValueError):
+        attributes = None
+    if not isinstance(attributes, dict):
+        raise _invalid("what follows it is not the base64 of a JSON object")
+    return attributes
+
+
+def _impersonate(attributes: Mapping[str, Any]) -> Identity:
+    """The identity with these attributes, named as on the wire. Those beyond the standard ones are claims."""
+    standard: dict[str, Any] = {}
+    claims: dict[str, Any] = {}
+    for wire_name, value in attributes.items():
+        name = "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in wire_name)
+        if name not in _CLAIMS:
+            claims[wire_name] = value
+        elif isinstance(value, bool if name in _BOOLEANS else str):
+            standard[name] = value
+        elif value is not None:
+            raise _invalid(f"its attribute {wire_name!r} is a {type(value).__name__}")
+    if not standard.get("subject"):
+        raise _invalid("it has no 'subject'")
+    return Identity(**standard, claims=claims)
+
+
+def _invalid(reason: str) -> AuthenticationError:
+    return AuthenticationError(f"The identity to act as, given with the admin key, cannot be used: {reason}.", code="InvalidAuthHeader")

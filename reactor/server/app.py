@@ -1,0 +1,134 @@
+"""The assembly: an app and a database become a server.
+
+Everything is started in this order and stopped in the opposite one: store, engine, the app's schema, background tasks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import importlib.metadata
+import logging
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+from reactor.engine.engine import Engine
+from reactor.engine.runtime import Runtime, SystemRuntime
+from reactor.errors import StoreError
+from reactor.functions.output import capture_output
+from reactor.functions.registry import load_app
+from reactor.functions.runner import Runner
+from reactor.limits import DEFAULT_LIMITS
+from reactor.server.admin import Authenticator, load_admin_key
+from reactor.server.http_api import HttpApi, Receive, Reply, Scope, Send, send_reply
+from reactor.server.logs import Logs, console_logging
+from reactor.server.push import Watcher
+from reactor.server.settings import Settings
+from reactor.server.static import StaticPage, find_static
+from reactor.server.websocket import Connections
+from reactor.stores.sqlite import SqliteStore
+
+__all__ = ["Backend", "open_backend"]
+
+logger = logging.getLogger(__name__)
+
+TRIM_EVERY_S = 600.0
+
+RUNNING = b"This reactor server is running.\n"
+
+
+class Backend:
+    """All that serves one engine, as an ASGI application.
+
+    Args:
+        instance_name: of the database.
+        static: folder of the page at ``/``, or None.
+    """
+
+    def __init__(self, runner: Runner, authenticator: Authenticator, *, instance_name: str, static: Path | None = None) -> None:
+        self.runner = runner
+        self.engine = runner.engine
+        self.connections = Connections(runner.engine, runner, authenticator, runner.runtime, runner.limits)
+        self.http_api = HttpApi(runner, authenticator, instance_name=instance_name, version=importlib.metadata.version("reactor"))
+        self.static = static
+        self._page = StaticPage(static) if static is not None else None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request or connection."""
+        path = scope["path"]
+        if path.startswith("//"):
+            # Clients that were given an address ending in a slash.
+            path = scope["path"] = f"/{path.lstrip('/')}"
+        if scope["type"] == "websocket":
+            await (self.connections if Connections.serves(path) else _no_socket)(scope, receive, send)
+        elif self.http_api.serves(path):
+            await self.http_api(scope, receive, send)
+        elif self._page is not None:
+            await self._page(scope, receive, send)
+        elif path == "/":
+            await send_reply(send, Reply(RUNNING, content_type=b"text/plain; charset=utf-8"))
+        else:
+            await send_reply(send, Reply(b"Not Found\n", 404, b"text/plain; charset=utf-8"))
+
+
+async def _no_socket(scope: Scope, receive: Receive, send: Send) -> None:
+    await receive()
+    await send({"type": "websocket.close", "code": 1008, "reason": "NotFound"})
+
+
+@contextlib.asynccontextmanager
+async def open_backend(
+    folder: Path,
+    settings: Settings,
+    logs: Logs,
+    *,
+    production: bool = False,
+    reload: bool = False,
+    runtime: Runtime | None = None,
+) -> AsyncIterator[Backend]:
+    """The backend of the app in ``folder``, running from when this is entered until it is left.
+
+    Args:
+        production: errors are opaque to clients.
+        reload: take up files as they are saved.
+
+    Raises:
+        CodeError, SchemaError: the app cannot be used, or stored documents do not fit its schema.
+        StoreError: the database cannot be used.
+    """
+    runtime = runtime or SystemRuntime()
+    limits = dataclasses.replace(DEFAULT_LIMITS, log_retention_s=settings.log_retention_s, request_retention_s=settings.request_retention_s)
+    watcher = Watcher(folder) if reload else None
+    app = load_app(folder)
+    async with contextlib.AsyncExitStack() as stack:
+        store = SqliteStore.open(settings.db, synchronous=settings.synchronous)
+        stack.push_async_callback(store.close)
+        authenticator = Authenticator(load_admin_key(store.path, store.instance_name))
+        engine = Engine(store, app.catalog, runtime, limits)
+        await engine.start()
+        stack.push_async_callback(engine.stop)
+        await engine.push(app.catalog)
+        runner = Runner(engine, app, secret=store.secret, runtime=runtime, limits=limits, production=production, on_run=logs.run)
+        stack.enter_context(console_logging(logs))
+        stack.enter_context(capture_output())
+        static = settings.static if settings.static is not None else find_static(app.folder)
+        async with asyncio.TaskGroup() as tasks:
+            background = [tasks.create_task(_trim(engine, runtime), name="reactor-trim")]
+            if watcher is not None:
+                background.append(tasks.create_task(watcher.run(runner, logs), name="reactor-watch"))
+            try:
+                yield Backend(runner, authenticator, instance_name=store.instance_name, static=static)
+            finally:
+                for task in background:
+                    task.cancel()
+
+
+async def _trim(engine: Engine, runtime: Runtime) -> None:
+    """Keep the commit log and the remembered requests to their retention."""
+    while True:
+        await runtime.sleep(TRIM_EVERY_S)
+        try:
+            await engine.trim(now_ns=runtime.now_ns())
+        except StoreError:
+            logger.exception("The commit log could not be trimmed; it is tried again in %d s", TRIM_EVERY_S)

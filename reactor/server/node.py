@@ -1,0 +1,134 @@
+"""One process that serves: the listening socket, uvicorn, signals, and a stop that loses nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import math
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import FrameType
+
+import uvicorn
+
+from reactor.errors import ReactorError
+from reactor.server.app import Backend
+
+__all__ = ["address_file", "address_left", "bind", "serve", "url_of"]
+
+#: Longer than clients and proxies keep an idle connection: who closes first must not be the server, or a request may meet it.
+KEEP_ALIVE_S = 75
+
+
+def address_file(database: Path) -> Path:
+    """Where a running server of a database leaves its address, for ``reactor run``."""
+    return database.with_name(f"{database.name}-server")
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A socket at this address, not listening yet.
+
+    Args:
+        port: 0 for any that is free.
+
+    Raises:
+        ReactorError: it cannot be had; says what to do.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+    except socket.gaierror as error:
+        raise ReactorError(f"The host {host!r} is not known ({error.strerror}). Choose another with --host.", code="BadHost") from None
+    made = socket.socket(family, kind, protocol)
+    try:
+        # The connections of a server just stopped linger: without this its port could not be had for a minute.
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        made.bind(address)
+        # Two servers may bind one port as long as neither listens, so this tells.
+        made.listen(2048)
+    except OSError as error:
+        made.close()
+        if error.errno == errno.EADDRINUSE:
+            raise ReactorError(f"Port {port} is in use. Stop what uses it, or choose another with --port.", code="PortInUse") from None
+        raise ReactorError(
+            f"Cannot listen on {host}:{port} ({error.strerror}). Choose others with --host and --port.", code="BadAddress"
+        ) from None
+    return made
+
+
+class _Server(uvicorn.Server):
+    """uvicorn, with a stop of our own.
+
+    Args:
+        started: called once requests are taken.
+    """
+
+    def __init__(self, config: uvicorn.Config, backend: Backend, stop_timeout_s: float, on_start: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._backend = backend
+        self._stop_timeout_s = stop_timeout_s
+        self._on_start = on_start
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """A signal asks to stop; a second one not to wait. uvicorn's own would raise it again after the stop."""
+        self.force_exit = self.should_exit
+        self.should_exit = True
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._on_start()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Accept nothing more, let what runs end, close sockets so that clients reconnect; each for a bounded time."""
+        for server in self.servers:
+            server.close()
+        await self._backend.connections.stop(0.0 if self.force_exit else self._stop_timeout_s)
+        await super().shutdown(sockets)
+
+
+async def serve(backend: Backend, listening: socket.socket, *, stop_timeout_s: float, on_start: Callable[[], None]) -> None:
+    """Serve until SIGINT or SIGTERM; the second one cuts the stop short.
+
+    Args:
+        listening: from ``bind``. Closed at the end.
+        stop_timeout_s: how long what runs may go on after the signal.
+        on_start: called once requests are taken.
+    """
+    limits = backend.runner.limits
+    config = uvicorn.Config(
+        backend,
+        interface="asgi3",
+        lifespan="off",
+        http="httptools",
+        timeout_keep_alive=KEEP_ALIVE_S,
+        ws="websockets-sansio",
+        ws_max_size=limits.frame_size_bytes,
+        ws_per_message_deflate=False,
+        ws_ping_interval=limits.ping_after_s,
+        ws_ping_timeout=limits.silent_client_s,
+        timeout_graceful_shutdown=math.ceil(stop_timeout_s),
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+    )
+    await _Server(config, backend, stop_timeout_s, on_start).serve([listening])
+
+
+@contextlib.contextmanager
+def address_left(database: Path, url: str) -> Iterator[None]:
+    """Inside, the database's address file says where its server is."""
+    path = address_file(database)
+    path.write_text(f"{url}\n", encoding="utf-8")
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def url_of(listening: socket.socket) -> str:
+    """Where a client on this machine reaches the socket."""
+    host, port = listening.getsockname()[:2]
+    if host in ("0.0.0.0", "::"):  # noqa: S104 - read, not bound
+        host = "127.0.0.1"
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

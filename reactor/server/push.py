@@ -1,0 +1,115 @@
+"""Replacing schema and functions of a running server in one step, and doing so whenever a file is saved."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TypeAlias
+
+from watchfiles import awatch
+
+from reactor.errors import ReactorError
+from reactor.functions.registry import App, load_app
+from reactor.functions.runner import Runner
+from reactor.server.logs import Logs
+
+__all__ = ["Watcher", "push"]
+
+#: A save is taken up when nothing more was saved for this long.
+SETTLE_MS = 20
+#: However long saving goes on, what is there is taken up after this.
+LONGEST_MS = 200
+#: How often files are looked at besides, for what the system does not report (network file systems, folders just made).
+LOOK_MS = 1000
+
+_FUNCTIONS = "app_functions"
+
+Files: TypeAlias = dict[Path, tuple[int, int]]
+
+
+async def push(runner: Runner) -> App:
+    """Load the app's code anew and have it serve, with its schema; live queries run again.
+
+    Raises:
+        CodeError, SchemaError: the code does not load, or stored documents do not fit; the version before goes on.
+        StoreError: the database could not be changed; the same.
+    """
+    app = load_app(runner.app.folder, fresh=True)
+
+    def switch() -> None:
+        runner.app = app
+
+    await runner.engine.push(app.catalog, switch)
+    return app
+
+
+class Watcher:
+    """Pushes when a file of the app was saved. Made before the app is loaded, so that no save falls in between.
+
+    Args:
+        folder: of the app.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._files = _files(folder)
+        self._failed = False
+
+    async def run(self, runner: Runner, logs: Logs) -> None:
+        """Watch until cancelled. What does not load is shown, and the last good version goes on serving."""
+        while True:
+            folders = _folders(self._folder)
+            changes = awatch(
+                *folders,
+                recursive=False,
+                watch_filter=None,
+                step=SETTLE_MS,
+                debounce=LONGEST_MS,
+                rust_timeout=LOOK_MS,
+                yield_on_timeout=True,
+            )
+            async for _ in changes:
+                files = _files(self._folder)
+                if files != self._files:
+                    self._files = files
+                    await self._push(runner, logs)
+                if _folders(self._folder) != folders:
+                    break
+
+    async def _push(self, runner: Runner, logs: Logs) -> None:
+        started = time.perf_counter()
+        try:
+            app = await push(runner)
+        except ReactorError as error:
+            self._failed = True
+            logs.say(f"Not pushed: {error.message}\nThe version before goes on serving.", "error")
+        else:
+            took_ms = (time.perf_counter() - started) * 1000
+            logs.say(f"{'OK again: pushed' if self._failed else 'Pushed'} {describe(app)} in {took_ms:.0f} ms")
+            self._failed = False
+
+
+def describe(app: App) -> str:
+    """What an app holds, in a few words."""
+    tables, functions = len(app.catalog.tables), len(app.registry)
+    return f"{tables} table{'' if tables == 1 else 's'} and {functions} function{'' if functions == 1 else 's'}"
+
+
+def _folders(folder: Path) -> list[Path]:
+    """The folders whose files are the app's code."""
+    functions = folder / _FUNCTIONS
+    inside = sorted(place for place in functions.rglob("*") if place.is_dir() and not place.name.startswith(("__", ".")))
+    return [folder, functions, *inside] if functions.is_dir() else [folder]
+
+
+def _files(folder: Path) -> Files:
+    """The app's files of code, each with what changes when it is saved."""
+    beside = (file for file in folder.glob("*.py") if not file.name.startswith(("test_", "conftest")))
+    found: Files = {}
+    for file in (*beside, *(folder / _FUNCTIONS).rglob("*.py")):
+        try:
+            stat = file.stat()
+        except OSError:
+            continue  # gone since it was listed
+        found[file] = (stat.st_mtime_ns, stat.st_size)
+    return found

@@ -1,0 +1,37 @@
+"""What can be set from outside, by environment variables."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from reactor.limits import DEFAULT_LIMITS
+
+__all__ = ["Settings"]
+
+
+class Settings(BaseSettings):
+    """Settings of a server: ``REACTOR_PORT``, ``REACTOR_DB`` and so on; what is given to the constructor counts more.
+
+    Attributes:
+        db: the database's file.
+        synchronous: ``normal`` may lose the last commits at a power failure, not at a crash.
+        static: folder of a page to serve at ``/``; None: ``dist/`` or ``public/`` beside schema.py, if one has an index.html.
+        stop_timeout_s: how long what runs may go on once the server was asked to stop.
+        log_retention_s: how far back the commit log reaches.
+        request_retention_s: how long a mutation sent again is recognised.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="REACTOR_", frozen=True, extra="ignore")
+
+    host: str = "127.0.0.1"
+    port: int = Field(3210, ge=0, le=65535)
+    db: Path = Path(".reactor/reactor.db")
+    synchronous: Literal["full", "normal"] = "full"
+    static: Path | None = None
+    stop_timeout_s: float = Field(10.0, ge=0)
+    log_retention_s: float = Field(DEFAULT_LIMITS.log_retention_s, gt=0)
+    request_retention_s: float = Field(DEFAULT_LIMITS.request_retention_s, gt=0)
