@@ -161,7 +161,7 @@ class TestBackend:
         runner = self._runner
 
         async def attempt(tx: Transaction) -> Answer:
-            invocation = runner.invocation(tx, declared, self._caller(), None)
+            invocation = runner.invocation(tx, declared, b"{}", self._caller(), None)
             context = invocation.context(declared)
             return Answer(b"null", (), await execute(invocation.run, body(context)))  # type: ignore[arg-type]
 

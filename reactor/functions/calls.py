@@ -117,7 +117,7 @@ class ActionCalls:
         called = runner.app.registry.find(path, kind, internal=True)  # type: ignore[arg-type]
         text = called.args.to_json(called.by_name(args, kwargs))
         if kind == "action":
-            value = await runner.act(called, text, caller, runner.run_of(called))
+            value = await runner.act(called, text, caller, runner.run_of(called, text))
             return called.returns.load(value, runner.engine.catalog)
         outcome = await (runner.query if kind == "query" else runner.mutation)(called.path, text, caller)
         if outcome.error is not None:

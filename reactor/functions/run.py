@@ -16,16 +16,31 @@ class Run:
     """One run of a query, mutation or action.
 
     Attributes:
+        args: JSON text of the arguments of the call from outside.
         now_ms: when it began, ms since the epoch: what its clock shows, if it is a query or mutation.
         log_lines: what it printed and logged.
         computed_s: how long it has computed in the steps that ended.
         timed_out: whether it was interrupted; then it has failed, whatever it does about that.
     """
 
-    __slots__ = ("_random", "_seed", "computed_s", "kind", "limits", "log_lines", "now_ms", "path", "tasks", "timed_out", "unfinished_line")
+    __slots__ = (
+        "_random",
+        "_seed",
+        "args",
+        "computed_s",
+        "kind",
+        "limits",
+        "log_lines",
+        "now_ms",
+        "path",
+        "tasks",
+        "timed_out",
+        "unfinished_line",
+    )
 
-    def __init__(self, path: str, kind: Kind, now_ms: float, seed: bytes, limits: Limits) -> None:
+    def __init__(self, path: str, args: bytes, kind: Kind, now_ms: float, seed: bytes, limits: Limits) -> None:
         self.path = path
+        self.args = args
         self.kind: Kind = kind
         self.now_ms = now_ms
         self.limits = limits

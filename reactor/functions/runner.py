@@ -11,7 +11,7 @@ from reactor.engine.engine import Engine
 from reactor.engine.runtime import Runtime
 from reactor.engine.store import RequestKey, Ts
 from reactor.engine.transaction import Transaction
-from reactor.errors import ArgumentError, FunctionNotFound
+from reactor.errors import ArgumentError, FunctionNotFound, FunctionTimeout
 from reactor.functions.calls import ActionCalls, Invocation
 from reactor.functions.context import ActionCtx
 from reactor.functions.cursors import Cursors
@@ -35,7 +35,8 @@ class Runner:
         production: errors other than AppError are opaque to clients, and log lines do not reach them.
         on_run: told of every run from outside, for logs and metrics.
 
-    A failed function is an outcome, not an exception. ``app`` is swapped in one step by a push.
+    A failed function is an outcome, not an exception. ``app`` is swapped in one step by a push. ``refuses``, if set, tells of a
+    function's path and arguments whether they made a node hang lately, and may not run.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class Runner:
         self.runtime = runtime
         self.limits = limits
         self.production = production
+        self.refuses: Callable[[str, bytes], bool] | None = None
         self.cursors = Cursors(secret)
         self._on_run = on_run
 
@@ -92,7 +94,7 @@ class Runner:
         function: Function[..., Any] | None = None
         try:
             function = self.app.registry.find(path, "query", internal=caller.admin)
-            invocation = self.invocation(tx, function, caller, journal)
+            invocation = self.invocation(tx, function, args, caller, journal)
             value = await self._value(invocation, function, args)
             outcome = Outcome.success(value, self._lines(invocation.run, caller), invocation)
         except Exception as error:
@@ -128,7 +130,7 @@ class Runner:
             attempts += 1
             # Found anew each time: a push may have come between two attempts.
             function = self.app.registry.find(path, "mutation", internal=caller.admin)
-            invocation = self.invocation(tx, function, caller, None)
+            invocation = self.invocation(tx, function, args, caller, None)
             latest[:] = [(tx, invocation)]
             value = await self._value(invocation, function, args)
             return Answer(value, self._lines(invocation.run, caller))
@@ -158,7 +160,7 @@ class Runner:
         function: Function[..., Any] | None = None
         try:
             function = self.app.registry.find(path, "action", internal=caller.admin)
-            run = self.run_of(function)
+            run = self.run_of(function, args)
             value = await self.act(function, args, caller, run)
             outcome = Outcome(True, value, None, self._lines(run, caller), ts=self.engine.head_ts)
         except Exception as error:
@@ -178,13 +180,13 @@ class Runner:
 
     # --- for calls between functions
 
-    def run_of(self, function: Function[..., Any]) -> Run:
-        """A run of ``function`` that begins now."""
-        return Run(function.path, function.kind, self.runtime.now_ns() / 1e6, self.runtime.random_bytes(16), self.limits)
+    def run_of(self, function: Function[..., Any], args: bytes) -> Run:
+        """A run of an action that begins now."""
+        return Run(function.path, args, function.kind, self.runtime.now_ns() / 1e6, self.runtime.random_bytes(16), self.limits)
 
-    def invocation(self, tx: Transaction, function: Function[..., Any], caller: Caller, journal: str | None) -> Invocation:
+    def invocation(self, tx: Transaction, function: Function[..., Any], args: bytes, caller: Caller, journal: str | None) -> Invocation:
         """What one run of a query or mutation from outside shares with the functions it calls."""
-        run = Run(function.path, function.kind, tx.now_ms, self.runtime.random_bytes(16), self.limits)
+        run = Run(function.path, args, function.kind, tx.now_ms, self.runtime.random_bytes(16), self.limits)
         return Invocation(self, tx, run, caller, journal)
 
     async def act(self, function: Function[..., Any], args: bytes, caller: Caller, run: Run) -> bytes:
@@ -199,10 +201,17 @@ class Runner:
 
         Raises:
             ArgumentError: they do not fit, or are too large.
+            FunctionTimeout: code ``CallRefused``.
         """
         if len(args) > self.limits.arguments_size_bytes:
             raise ArgumentError(
                 f"{function.path} was called with {len(args)} bytes of arguments, at most {self.limits.arguments_size_bytes} fit."
+            )
+        if self.refuses is not None and self.refuses(function.path, args):
+            raise FunctionTimeout(
+                f"{function.path} was called with arguments that made its node hang. It is refused for a while. "
+                "Computations without an end, and regular expressions over long texts, are what does this.",
+                code="CallRefused",
             )
         return function.args.load(args, self.engine.catalog)
 

@@ -15,6 +15,7 @@ import ctypes
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from reactor.functions.run import Run
@@ -32,9 +33,13 @@ class Interrupt(BaseException):
 
 
 class Slot:
-    """What one event loop's thread is running. Written by that thread, read by the watchdog."""
+    """What one event loop's thread is running. Written by that thread, read by the watchdog.
 
-    __slots__ = ("fired", "lock", "run", "started", "steps", "thread_id")
+    Attributes:
+        note: told of each change of the run whose code is executing, for whoever watches from outside of the process.
+    """
+
+    __slots__ = ("fired", "lock", "note", "run", "started", "steps", "thread_id")
 
     def __init__(self, thread_id: int) -> None:
         self.thread_id = thread_id
@@ -43,12 +48,15 @@ class Slot:
         self.started = 0.0  # of the step, in time.perf_counter() seconds
         self.steps = 0
         self.fired = False
+        self.note: Callable[[Run | None], None] | None = None
 
     def begin(self, run: Run) -> None:
         """A step of ``run`` begins."""
         self.steps += 1
         self.started = time.perf_counter()
         self.run = run
+        if self.note is not None:
+            self.note(run)
         if _watchdog.asleep:
             _watchdog.wake()
 
@@ -64,6 +72,8 @@ class Slot:
                 if self.fired:
                     self.fired = False
                     _set_exception(self.thread_id, None)
+                if self.note is not None:
+                    self.note(outer)
                 return
             except Interrupt:
                 continue

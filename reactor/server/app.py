@@ -84,14 +84,14 @@ async def open_backend(
     logs: Logs,
     *,
     production: bool = False,
-    reload: bool = False,
+    watcher: Watcher | None = None,
     runtime: Runtime | None = None,
 ) -> AsyncIterator[Backend]:
     """The backend of the app in ``folder``, running from when this is entered until it is left.
 
     Args:
         production: errors are opaque to clients.
-        reload: take up files as they are saved.
+        watcher: takes up files as they are saved.
 
     Raises:
         CodeError, SchemaError: the app cannot be used, or stored documents do not fit its schema.
@@ -99,7 +99,6 @@ async def open_backend(
     """
     runtime = runtime or SystemRuntime()
     limits = dataclasses.replace(DEFAULT_LIMITS, log_retention_s=settings.log_retention_s, request_retention_s=settings.request_retention_s)
-    watcher = Watcher(folder) if reload else None
     app = load_app(folder)
     async with contextlib.AsyncExitStack() as stack:
         store = SqliteStore.open(settings.db, synchronous=settings.synchronous)

@@ -22,7 +22,7 @@ from typing import Any, TextIO
 import orjson
 from rich.console import Console
 
-from reactor.errors import AppError
+from reactor.errors import AppError, ReactorError
 from reactor.functions.outcome import RunRecord
 
 __all__ = ["Logs", "console_logging"]
@@ -195,11 +195,13 @@ def _duration(seconds: float) -> str:
 
 
 def _trace(exception: BaseException, folder: Path | None) -> Iterator[str]:
-    """Where it was raised, innermost first; reactor's own frames are left out while the app has any."""
+    """Where it was raised, innermost first. Of reactor's own frames those are shown that may tell something: an unexpected
+    error's, where the app has none.
+    """
     frames = traceback.extract_tb(exception.__traceback__)
     own = [frame for frame in frames if folder is not None and Path(frame.filename).is_relative_to(folder)]
     own = [frame for frame in own if "site-packages" not in frame.filename]
-    for frame in reversed(own or frames):
+    for frame in reversed(own or ([] if isinstance(exception, ReactorError) else frames)):
         path = Path(frame.filename)
         shown = path.relative_to(folder) if folder is not None and path.is_relative_to(folder) else path
         yield f"at {frame.name} ({shown}:{frame.lineno})"

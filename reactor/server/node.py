@@ -60,23 +60,35 @@ class _Server(uvicorn.Server):
     """uvicorn, with a stop of our own.
 
     Args:
-        started: called once requests are taken.
+        on_start: see ``serve``.
+        signals: see ``serve``.
     """
 
-    def __init__(self, config: uvicorn.Config, backend: Backend, stop_timeout_s: float, on_start: Callable[[], None]) -> None:
+    def __init__(
+        self, config: uvicorn.Config, backend: Backend, stop_timeout_s: float, on_start: Callable[[Callable[[], None]], None], signals: bool
+    ) -> None:
         super().__init__(config)
+        self._signals = signals
         self._backend = backend
         self._stop_timeout_s = stop_timeout_s
         self._on_start = on_start
 
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        with super().capture_signals() if self._signals else contextlib.nullcontext():
+            yield
+
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """A signal asks to stop; a second one not to wait. uvicorn's own would raise it again after the stop."""
+        """Instead of uvicorn's own, which would raise the signal again after the stop."""
+        self._stop()
+
+    def _stop(self) -> None:
         self.force_exit = self.should_exit
         self.should_exit = True
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
-        self._on_start()
+        self._on_start(self._stop)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Accept nothing more, let what runs end, close sockets so that clients reconnect; each for a bounded time."""
@@ -86,13 +98,21 @@ class _Server(uvicorn.Server):
         await super().shutdown(sockets)
 
 
-async def serve(backend: Backend, listening: socket.socket, *, stop_timeout_s: float, on_start: Callable[[], None]) -> None:
-    """Serve until SIGINT or SIGTERM; the second one cuts the stop short.
+async def serve(
+    backend: Backend,
+    listening: socket.socket,
+    *,
+    stop_timeout_s: float,
+    on_start: Callable[[Callable[[], None]], None],
+    signals: bool = True,
+) -> None:
+    """Serve until asked to stop: accept nothing more, let what runs end, close the sockets.
 
     Args:
         listening: from ``bind``. Closed at the end.
-        stop_timeout_s: how long what runs may go on after the signal.
-        on_start: called once requests are taken.
+        stop_timeout_s: how long what runs may go on then.
+        on_start: called once requests are taken, with what asks to stop; asked a second time it waits for nothing.
+        signals: SIGINT and SIGTERM ask to stop.
     """
     limits = backend.runner.limits
     config = uvicorn.Config(
@@ -112,7 +132,7 @@ async def serve(backend: Backend, listening: socket.socket, *, stop_timeout_s: f
         proxy_headers=False,
         server_header=False,
     )
-    await _Server(config, backend, stop_timeout_s, on_start).serve([listening])
+    await _Server(config, backend, stop_timeout_s, on_start, signals).serve([listening])
 
 
 @contextlib.contextmanager

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
+from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import TypeAlias
 
@@ -13,7 +15,7 @@ from reactor.functions.registry import App, load_app
 from reactor.functions.runner import Runner
 from reactor.server.logs import Logs
 
-__all__ = ["Watcher", "push"]
+__all__ = ["Watcher", "describe", "push"]
 
 #: A save is taken up when nothing more was saved for this long.
 SETTLE_MS = 20
@@ -56,7 +58,16 @@ class Watcher:
         self._failed = False
 
     async def run(self, runner: Runner, logs: Logs) -> None:
-        """Watch until cancelled. What does not load is shown, and the last good version goes on serving."""
+        """Push each save until cancelled. What does not load is shown, and the last good version goes on serving."""
+        async for _ in self._saves():
+            await self._push(runner, logs)
+
+    async def changed(self) -> None:
+        """Wait for the next save."""
+        async with contextlib.aclosing(self._saves()) as saves:
+            await anext(saves)
+
+    async def _saves(self) -> AsyncGenerator[None, None]:
         while True:
             folders = _folders(self._folder)
             changes = awatch(
@@ -72,7 +83,7 @@ class Watcher:
                 files = _files(self._folder)
                 if files != self._files:
                     self._files = files
-                    await self._push(runner, logs)
+                    yield
                 if _folders(self._folder) != folders:
                     break
 

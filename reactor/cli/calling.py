@@ -1,0 +1,99 @@
+"""``reactor run``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import httpx
+import orjson
+
+from reactor.cli.serving import run_loop
+from reactor.errors import ReactorError, StoreLocked
+from reactor.functions.identity import Caller
+from reactor.functions.outcome import Outcome
+from reactor.server.admin import key_file
+from reactor.server.app import open_backend
+from reactor.server.logs import Logs
+from reactor.server.node import address_file
+from reactor.server.settings import Settings
+from reactor.values import codec
+
+__all__ = ["run"]
+
+CONNECT_TIMEOUT_S = 5.0
+
+
+def run(path: str, args: str, settings: Settings) -> None:
+    """Call a function and print its result as JSON; what it logged goes to stderr.
+
+    Args:
+        path: of the function; internal ones can be called.
+        args: a JSON object.
+
+    Raises:
+        ReactorError: the call failed, or could not be made.
+    """
+    try:
+        parsed = orjson.loads(args)
+    except orjson.JSONDecodeError as error:
+        raise ReactorError(f'The arguments are not JSON: {error}. Write \'{{"name": "value"}}\'.', code="BadArguments") from None
+    try:
+        result = _on_server(path, parsed, settings.db)
+        if result is None:
+            result = _here(path, orjson.dumps(parsed), settings)
+    except StoreLocked:
+        # A server took the database between the two.
+        result = _on_server(path, parsed, settings.db)
+        if result is None:
+            raise
+    print(orjson.dumps(orjson.loads(result), option=orjson.OPT_INDENT_2).decode())
+
+
+def _on_server(path: str, args: object, db: Path) -> bytes | None:
+    """The result by the server of the database, or None if none runs."""
+    try:
+        url = address_file(db).read_text(encoding="utf-8").strip()
+        key = key_file(db).read_text(encoding="utf-8").strip()
+    except FileNotFoundError:
+        return None
+    headers = {"Authorization": f"Convex {key}"}
+    body = {"path": path, "args": args, "format": "json"}
+    try:
+        reply = httpx.post(
+            f"{url}/api/function", headers=headers, json=body, timeout=httpx.Timeout(None, connect=CONNECT_TIMEOUT_S), trust_env=False
+        )
+    except httpx.ConnectError:
+        return None  # it was killed, and left its address behind
+    answer = reply.json()
+    if not reply.is_success:
+        raise ReactorError(f"The server at {url} refused: {answer['message']}", code=answer["code"])
+    _show(answer.get("logLines", ()))
+    if answer["status"] == "error":
+        raise ReactorError(answer["errorMessage"], code="FunctionError")
+    return orjson.dumps(answer["value"])
+
+
+def _here(path: str, args: bytes, settings: Settings) -> bytes:
+    """The result by a backend that lives as long as the call."""
+    outcomes: list[Outcome] = []
+
+    async def call() -> None:
+        logs = Logs(sys.stderr, machine=False, folder=Path.cwd())
+        try:
+            async with open_backend(Path.cwd(), settings, logs) as backend:
+                caller = Caller(None, True, backend.runner.runtime.random_bytes(8).hex(), "cli")
+                outcomes.append(await backend.runner.any_kind(path, args, caller))
+        finally:
+            logs.close()
+
+    run_loop(call())
+    (outcome,) = outcomes
+    if outcome.error is not None:
+        raise ReactorError(outcome.error.message, code=outcome.error.code)
+    return codec.clean(outcome.value)
+
+
+def _show(lines: list[str] | tuple[()]) -> None:
+    for line in lines:
+        print(line, file=sys.stderr)

@@ -1,0 +1,104 @@
+"""The ``reactor`` command and its sub-commands' options. What they do is imported when one is called."""
+
+from __future__ import annotations
+
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+
+from reactor.errors import ReactorError
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    help="A reactive backend in Python: documents in schema.py, functions in app_functions/, clients that stay current.",
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Port = Annotated[int | None, typer.Option(min=0, max=65535, help="Port to listen on; 0 for any.  [default: 3210]", show_default=False)]
+Host = Annotated[str | None, typer.Option(help="Address to listen on.  [default: 127.0.0.1]", show_default=False)]
+Database = Annotated[Path | None, typer.Option(help="The database's file.  [default: .reactor/reactor.db]", show_default=False)]
+Static = Annotated[
+    Path | None,
+    typer.Option(help="Folder of a page to serve at /.  [default: dist or public, if it has an index.html]", show_default=False),
+]
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(metadata.version("reactor"))
+        raise typer.Exit
+
+
+@app.callback()
+def _reactor(
+    version: Annotated[bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def dev(
+    port: Port = None,
+    host: Host = None,
+    db: Database = None,
+    static: Static = None,
+    once: Annotated[bool, typer.Option("--once", help="Check and push the app once, without serving it.")] = False,
+    reload: Annotated[bool, typer.Option(help="Take up files as they are saved.")] = True,
+) -> None:
+    """Serve the app in this folder, and take up its files as they are saved."""
+    from reactor.cli import serving
+
+    settings = serving.settings(host=host, port=port, db=db, static=static)
+    if once:
+        serving.push_once(settings)
+    else:
+        serving.dev(settings, reload=reload)
+
+
+@app.command()
+def start(port: Port = None, host: Host = None, db: Database = None, static: Static = None) -> None:
+    """Serve the app in this folder in production: errors are opaque to clients, and a stop finishes what runs."""
+    from reactor.cli import serving
+
+    serving.start(serving.settings(host=host, port=port, db=db, static=static))
+
+
+@app.command()
+def run(
+    path: Annotated[str, typer.Argument(help="The function, such as messages:list. Internal ones too.", show_default=False)],
+    args: Annotated[str, typer.Argument(help="Its arguments: a JSON object.")] = "{}",
+    db: Database = None,
+) -> None:
+    """Call a function of the app in this folder and print its result: on its server if one runs, else on the database."""
+    from reactor.cli import calling, serving
+
+    calling.run(path, args, serving.settings(db=db))
+
+
+@app.command()
+def init(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where to: a new folder, or an empty one.", show_default=False)],
+) -> None:
+    """Make a small app that runs as it is."""
+    from reactor.cli import making
+
+    making.init(folder)
+
+
+def main() -> NoReturn:
+    """Run the command line. A failure is told in one message on stderr, with exit status 1."""
+    try:
+        app()
+    except ReactorError as error:
+        print(error.message, file=sys.stderr)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    sys.exit(1)

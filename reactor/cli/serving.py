@@ -1,0 +1,163 @@
+"""``reactor dev`` and ``reactor start``."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import sys
+from collections.abc import Callable, Coroutine
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from reactor.errors import CodeError, ReactorError, SchemaError
+from reactor.server.app import Backend, open_backend
+from reactor.server.logs import Logs
+from reactor.server.node import address_left, bind, serve, url_of
+from reactor.server.push import Watcher, describe
+from reactor.server.settings import Settings
+from reactor.server.supervisor import supervise, supervised
+
+__all__ = ["dev", "push_once", "run_loop", "settings", "start"]
+
+#: The names under which official clients and the build tools of their front ends look for the address.
+URL_NAMES = (
+    "CONVEX_URL",
+    "VITE_CONVEX_URL",
+    "NEXT_PUBLIC_CONVEX_URL",
+    "EXPO_PUBLIC_CONVEX_URL",
+    "PUBLIC_CONVEX_URL",
+    "REACT_APP_CONVEX_URL",
+)
+
+
+def settings(**options: Any) -> Settings:
+    """Settings from the environment, and from those options that were given.
+
+    Raises:
+        ReactorError: one cannot be used; says which.
+    """
+    try:
+        return Settings(**{name: value for name, value in options.items() if value is not None})
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = "_".join(str(part) for part in first["loc"])
+        raise ReactorError(f"REACTOR_{name.upper()}: {first['msg']}, not {first['input']!r}.", code="BadSetting") from None
+
+
+def run_loop(main: Coroutine[Any, Any, None]) -> None:
+    """Run a coroutine on the fastest event loop there is."""
+    factory: Callable[[], asyncio.AbstractEventLoop] | None = None
+    if sys.platform != "win32":
+        import uvloop
+
+        factory = uvloop.new_event_loop
+    with asyncio.Runner(loop_factory=factory) as runner:
+        runner.run(main)
+
+
+def push_once(settings: Settings) -> None:
+    """Load the app, fit the database to it, say so and end.
+
+    Raises:
+        CodeError, SchemaError, StoreError: it cannot be.
+    """
+
+    async def push() -> None:
+        logs = Logs(sys.stdout, machine=False, folder=Path.cwd())
+        try:
+            async with open_backend(Path.cwd(), settings, logs) as backend:
+                logs.say(f"Pushed {describe(backend.runner.app)} to {settings.db}")
+        finally:
+            logs.close()
+
+    run_loop(push())
+
+
+def dev(settings: Settings, *, reload: bool) -> None:
+    """Serve for development until interrupted.
+
+    Raises:
+        ReactorError: it cannot be started. With ``reload``, code that does not load is waited for instead.
+    """
+    run_loop(_dev(settings, reload))
+
+
+async def _dev(settings: Settings, reload: bool) -> None:
+    folder = Path.cwd()
+    listening = bind(settings.host, settings.port)
+    logs = Logs(sys.stdout, machine=False, folder=folder)
+    try:
+        while True:
+            watcher = Watcher(folder) if reload else None
+            try:
+                async with open_backend(folder, settings, logs, watcher=watcher) as backend:
+                    await _serve(backend, listening, settings, partial(_greet, backend, listening, settings))
+                return
+            except (CodeError, SchemaError) as error:
+                if watcher is None:
+                    raise
+                logs.say(f"{error.message}\nSave a change to try again.", "error")
+                await watcher.changed()
+    finally:
+        logs.close()
+
+
+async def _serve(
+    backend: Backend, listening: socket.socket, settings: Settings, on_start: Callable[[Callable[[], None]], None], *, signals: bool = True
+) -> None:
+    with address_left(settings.db, url_of(listening)):
+        await serve(backend, listening, stop_timeout_s=settings.stop_timeout_s, on_start=on_start, signals=signals)
+
+
+def _greet(backend: Backend, listening: socket.socket, settings: Settings, stop: Callable[[], None]) -> None:
+    url = url_of(listening)
+    app = backend.runner.app
+    page = f"  Page       {url}/\n" if backend.static is not None else ""
+    print(
+        f"reactor serves {describe(app)}\n"
+        f"{page}"
+        f"  API        {url}\n"
+        f"  Functions  {_relative(app.folder / 'app_functions')}/\n"
+        f"  Database   {_relative(settings.db)}\n"
+        f"Clients and front ends read the address from one of\n"
+        f"  {'  '.join(URL_NAMES[:3])}\n"
+        f"  {'  '.join(URL_NAMES[3:])}\n"
+        f"such as {URL_NAMES[0]}={url}",
+        flush=True,
+    )
+
+
+def _relative(path: Path) -> str:
+    return os.path.relpath(path) if path.is_absolute() and path.is_relative_to(Path.cwd()) else str(path)
+
+
+def start(settings: Settings) -> None:
+    """Serve in production until asked to stop, under a supervisor.
+
+    Raises:
+        ReactorError: it cannot be started.
+    """
+    node = supervised()
+    if node is None:
+        sys.exit(supervise(bind(settings.host, settings.port), Logs(sys.stdout, machine=True)))
+
+    async def serve_node() -> None:
+        folder = Path.cwd()
+        logs = Logs(sys.stdout, machine=True, folder=folder)
+        try:
+            async with open_backend(folder, settings, logs, production=True) as backend, node.attend(backend.runner):
+
+                def on_start(stop: Callable[[], None]) -> None:
+                    node.stop_with(stop)
+                    logs.say(f"Serving {describe(backend.runner.app)} at {url_of(node.listening)}")
+
+                await _serve(backend, node.listening, settings, on_start, signals=False)
+                logs.say("Stopped")
+        finally:
+            logs.close()
+
+    run_loop(serve_node())
