@@ -16,7 +16,7 @@ __all__ = ["run_scenarios"]
 COMMAND = "@@"  # a line that begins so is meant for us; all others are what the client logs
 
 
-def run_scenarios(script: Path, server: Server, *, within_s: float = 120.0, **settings: str) -> dict[str, Any]:
+def run_scenarios(script: Path, server: Server, *, within_s: float = 60.0, **settings: str) -> dict[str, Any]:
     """Run every scenario in the script. Returns what they reported; raises when one failed, with all that was printed."""
     process = subprocess.Popen(
         ["node", str(script), server.url, json.dumps(settings)],

@@ -42,8 +42,8 @@ scenario("consistent queries are answered as of one moment", async () => {
 
 scenario("an application error has its data", async () => {
   const data = { code: "Full", left: [0, 1n] };
-  for (const call of [http.query(api.failing.query_refuses, { data }), http.mutation(api.failing.mutation_refuses, { data }), http.action(api.failing.action_refuses, { data })]) {
-    const error = await failure(call);
+  for (const kind of ["query", "mutation", "action"]) {
+    const error = await failure(http[kind](api.failing[`${kind}_refuses`], { data }));
     assert.ok(error instanceof ConvexError, String(error));
     assert.deepEqual(error.data, data);
   }

@@ -97,13 +97,8 @@ scenario("an action reads and writes, and its mutations are seen", async () => {
 scenario("an application error arrives with its data, whatever the kind of function", async () => {
   const client = connect();
   const data = { code: "Full", seats: 3, nested: [1n, null, { ok: false }] };
-  const calls = [
-    client.query(api.failing.query_refuses, { data }),
-    client.mutation(api.failing.mutation_refuses, { data }),
-    client.action(api.failing.action_refuses, { data }),
-  ];
-  for (const call of calls) {
-    const error = await failure(call);
+  for (const kind of ["query", "mutation", "action"]) {
+    const error = await failure(client[kind](api.failing[`${kind}_refuses`], { data }));
     assert.ok(error instanceof ConvexError, String(error));
     assert.deepEqual(error.data, data);
   }
@@ -123,15 +118,15 @@ scenario("a live query's error is its result, and goes when its data changes", a
 scenario("a wrong call says what is wrong, and harms nothing else on the socket", async () => {
   const client = connect();
   const wrong = [
-    [client.query(api.nowhere.at_all, {}), /Could not find public function for 'nowhere:at_all'/],
-    [client.mutation(api.counters.reset, { name: "x" }), /Could not find public function for 'counters:reset'/],
-    [client.mutation(api.counters.get, { name: "x" }), /counters:get/],
-    [client.query(api.counters.get, {}), /name/],
-    [client.query(api.counters.get, { name: 5 }), /name/],
-    [client.query(api.counters.get, { name: "x", extra: 1 }), /extra/],
-    [client.mutation(api.items.remove, { item: "not an id" }), /item/],
+    [() => client.query(api.nowhere.at_all, {}), /Could not find public function for 'nowhere:at_all'/],
+    [() => client.mutation(api.counters.reset, { name: "x" }), /Could not find public function for 'counters:reset'/],
+    [() => client.mutation(api.counters.get, { name: "x" }), /counters:get/],
+    [() => client.query(api.counters.get, {}), /name/],
+    [() => client.query(api.counters.get, { name: 5 }), /name/],
+    [() => client.query(api.counters.get, { name: "x", extra: 1 }), /extra/],
+    [() => client.mutation(api.items.remove, { item: "not an id" }), /item/],
   ];
-  for (const [call, text] of wrong) assert.match((await failure(call)).message, text);
+  for (const [call, text] of wrong) assert.match((await failure(call())).message, text);
   assert.equal(await client.query(api.counters.get, { name: "unharmed" }), 0);
   await connection(client, (state) => state.isWebSocketConnected && state.connectionCount === 1);
 });
