@@ -49,7 +49,8 @@ def enter(server: Server, browser: Browser) -> Iterator[Enter]:
         page.goto(server.url)
         page.get_by_label("Your name").fill(name)
         page.get_by_role("button", name="Enter the chat").click()
-        expect(page.get_by_role("heading", name="general")).to_be_visible()
+        expect(page.get_by_role("heading", name="general", exact=True)).to_be_visible()
+        expect(page.get_by_role("log")).to_have_attribute("aria-busy", "false")
         return page
 
     yield enter
@@ -185,14 +186,15 @@ def test_the_page_survives_the_death_of_the_server(enter: Enter, server: Server)
     say(ada, "Before")
     expect(message(grace, "Before")).to_be_visible()
     server.kill()
-    expect(ada.get_by_text("Reconnecting")).to_be_visible()
+    channels = ada.get_by_role("complementary", name="Channels")
+    expect(channels.get_by_text("Reconnecting")).to_be_visible()
     say(ada, "Into the void")
     expect(ada.locator(".message[data-unsent]")).to_contain_text("Into the void")
     server.start()
     expect(message(grace, "Into the void")).to_have_count(1)
     expect(ada.locator(".message[data-unsent]")).to_have_count(0)
     expect(message(ada, "Into the void")).to_have_count(1)
-    expect(ada.get_by_text("Live", exact=True)).to_be_visible()
+    expect(channels.get_by_text("Live", exact=True)).to_be_visible()
 
 
 def test_on_a_phone_the_channels_are_a_drawer(enter: Enter) -> None:

@@ -101,6 +101,7 @@ class Server:
         if self.process is None:
             return
         self.send(sign)
+        self.resume()  # what was paused could not obey
         try:
             self.process.wait(20)
         except subprocess.TimeoutExpired:
