@@ -89,7 +89,7 @@ class SqliteStore:
         self._head = SqliteHead(self, self._snapshots.current.ts)
         self._turns = Turns()
         self._writer = Writer(file)
-        self._checkpoints = Checkpoints(file.path, self._writer, self._snapshots)
+        self._checkpoints = Checkpoints(file.path, self._writer, self._snapshots, self._publish)
         self._unusable: StoreError | None = None  # set for ever by ``close``, and when a commit could not be published
 
     @classmethod
@@ -213,8 +213,8 @@ class SqliteStore:
         if self._unusable is not None:
             raise self._unusable
         self._snapshots.reserve()
-        if await self._checkpoints.finish(turn):
-            self._publish()
+        await self._checkpoints.finish(turn)
+        self._snapshots.reserve()
 
     def _publish(self, changed: Mapping[str, SqlTable] | None = None) -> None:
         """After a transaction: from here on snapshots are at the newest commit, with the tables that it left."""

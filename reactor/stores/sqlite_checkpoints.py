@@ -4,20 +4,23 @@ SQLite begins the WAL anew when two things meet: every page in it has been copie
 reads from it. Left to itself that never happens here, for the newest commit is always pinned and is always in the WAL.
 So, when the WAL has grown to ``CHECKPOINT_PAGES``:
 
-1. Beside the commits, on a connection and thread of its own, a checkpoint copies all that the newest pin allows. This is
-   nearly all of the work: done between two groups instead, it made one group in forty wait 75 ms.
+1. Beside the commits, on a connection and thread of its own, a checkpoint copies all that the pins allow. This is nearly
+   all of the work: done between two groups instead, it made one group in forty wait 75 ms.
 2. Between two groups a second one copies what was committed meanwhile. The newest pin is at the last frame: nothing is left.
 3. The pin is taken anew. As all is in the file it reads from there, not from the WAL, and the next transaction, finding
    nobody in the WAL, begins it anew.
 
-A snapshot held at an older commit makes 1 stop short, or, taken between 2 and 3, keeps the WAL from beginning anew: both are
-tried again some groups later, so that such a snapshot only delays it.
+A snapshot held at an older commit makes 1 or 2 stop short, and one held at the newest keeps step 3 from helping. All is
+tried again some groups later, so that such a snapshot only delays it. Where there always is one, as under a load of
+queries that take several turns of the event loop, that alone would delay it for ever: when the WAL is twice as large, and
+again at three times, four …, steps 2 and 3 wait a moment for the snapshots that are in their way, and commits with them.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from pathlib import Path
 
 import apsw
@@ -33,16 +36,24 @@ logger = logging.getLogger(__name__)
 CHECKPOINT_PAGES = 20_000
 #: So many pages after one attempt the next one is made.
 RETRY_PAGES = 1000
+#: How long commits wait, at the longest, for snapshots that are in the way.
+PATIENCE_S = 0.25
 
 
 class Checkpoints:
-    """See the module. ``finish`` is called before each transaction, ``begin`` after it, both by whoever has the turn."""
+    """See the module. ``finish`` is called before each transaction, ``begin`` after it, both by whoever has the turn.
 
-    def __init__(self, path: Path, writer: Writer, snapshots: Snapshots) -> None:
+    Args:
+        publish: takes the newest pin anew.
+    """
+
+    def __init__(self, path: Path, writer: Writer, snapshots: Snapshots, publish: Callable[[], None]) -> None:
         self._path = path
         self._writer = writer
         self._snapshots = snapshots
+        self._publish = publish
         self._due = CHECKPOINT_PAGES
+        self._patient = 2 * CHECKPOINT_PAGES
         self._reader: Reader | None = None
         self._running: asyncio.Future[tuple[int, int]] | None = None
 
@@ -51,26 +62,33 @@ class Checkpoints:
         pages = self._writer.wal_pages
         if pages < CHECKPOINT_PAGES:
             self._due = CHECKPOINT_PAGES
+            self._patient = 2 * CHECKPOINT_PAGES
         elif pages >= self._due and self._running is None and (reader := self._snapshots.take()) is not None:
             self._reader = reader
             self._running = self._writer.submit(reader.connection.wal_checkpoint)
 
-    async def finish(self, turn: Turn) -> bool:
-        """Copy the rest, if the copying that ``begin`` started is done. Whether the pin must be taken anew."""
+    async def finish(self, turn: Turn) -> None:
+        """Copy the rest, if the copying that ``begin`` started is done."""
         if self._running is None or not self._running.done():
-            return False
-        self._due = self._writer.wal_pages + RETRY_PAGES
+            return
+        pages = self._writer.wal_pages
+        self._due = pages + RETRY_PAGES
+        patient = pages >= self._patient
         try:
-            pages, copied = await self.wait(turn)
-            if copied == pages:
-                await self._writer.in_thread(turn, self._writer.connection.wal_checkpoint)
-                return True
+            found, copied = await self.wait(turn)
+            if patient:
+                self._patient = pages + CHECKPOINT_PAGES
+                await self._clear(turn)
+            elif copied < found:
+                return
+            await self._writer.in_thread(turn, self._writer.connection.wal_checkpoint)
         except apsw.Error as error:
             # No commit is at risk: they are in the WAL. It grows until a later attempt succeeds.
-            logger.warning(
-                "%s: the write-ahead log has %d pages and cannot be brought into the file: %s", self._path, self._writer.wal_pages, error
-            )
-        return False
+            logger.warning("%s: the write-ahead log has %d pages and cannot be brought into the file: %s", self._path, pages, error)
+            return
+        self._publish()
+        if patient:
+            await self._clear(turn)
 
     async def wait(self, turn: Turn) -> tuple[int, int]:
         """Wait for the copying, if any: pages in the WAL, and how many of them are in the file."""
@@ -81,3 +99,10 @@ class Checkpoints:
         finally:
             self._snapshots.give_back(self._reader)
             self._running = self._reader = None
+
+    async def _clear(self, turn: Turn) -> None:
+        """Wait, but not for long, until no snapshot is held at an older commit."""
+        cleared = self._snapshots.cleared()
+        timeout = asyncio.get_running_loop().call_later(PATIENCE_S, self._snapshots.resolve_cleared)
+        await turn.wait(cleared)
+        timeout.cancel()

@@ -24,6 +24,9 @@ APPLICATION_ID = 0x52656163
 
 MIGRATIONS = Path(__file__).parent / "migrations" / "sqlite"
 
+#: SQLite takes a smaller file for an empty one, and would write over it.
+SMALLEST_FILE_BYTES = 512
+
 #: Statements kept prepared by a connection: a table has three and two for each index.
 STATEMENT_CACHE = 512
 
@@ -85,6 +88,8 @@ class DatabaseFile:
         _make_folder(self.path)
         self._lock = _lock(self.path)
         try:
+            if self.path.exists() and 0 < self.path.stat().st_size < SMALLEST_FILE_BYTES:
+                raise damaged(self.path, "too small")
             self.writer = self._connect(WRITER_CACHE_KIB)
             try:
                 self._prepare(load_migrations() if migrations is None else migrations)

@@ -10,7 +10,7 @@ import apsw
 
 from reactor.engine.store import Commit, Ts, Write
 from reactor.errors import StoreError
-from reactor.stores.sqlite_tables import SqlTable
+from reactor.stores.sqlite_tables import RowWriter, SqlTable
 
 __all__ = ["write_group", "write_rows"]
 
@@ -70,36 +70,36 @@ def _batches(commits: Sequence[Commit], tables: Mapping[str, SqlTable], head: Ts
             raise StoreError(f"commit {ts} does not come after {head}")
         head = ts
         for position, write in enumerate(commit.writes):
-            name = write.table.name
-            log.append((ts, position, name, write.id, write.before, write.after))
-            seen = documents.get((name, write.id))
-            documents[name, write.id] = (write if seen is None else seen[0], write, ts)
+            table, id, before, after, _, _ = write
+            document = (table.name, id)
+            log.append((ts, position, *document, before, after))
+            seen = documents.get(document)
+            documents[document] = (write if seen is None else seen[0], write, ts)
         if commit.request is not None:
             lines = json.dumps(commit.log_lines) if commit.log_lines else "[]"
             requests.append((*commit.request, ts, commit.result.decode(), lines))
-    for first, last, ts in documents.values():
-        _add_document(batches, tables, first, last, ts)
+    for (name, _), (first, last, ts) in documents.items():
+        stored = tables.get(name)
+        if stored is None:
+            raise StoreError(f"table {name} is not in the database. Push the schema")
+        _add_document(batches, stored.writer(last.table), first, last, ts)
     return batches
 
 
-def _add_document(batches: Batches, tables: Mapping[str, SqlTable], first: Write, last: Write, ts: Ts) -> None:
+def _add_document(batches: Batches, statements: RowWriter, first: Write, last: Write, ts: Ts) -> None:
     """What brings the row from before ``first`` to after ``last``."""
-    table = tables.get(last.table.name)
-    if table is None:
-        raise StoreError(f"table {last.table.name} is not in the database. Push the schema")
-    statements = table.writer(last.table)
+    _, id, _, after, _, keys = last
     row: tuple[Any, ...]
-    if last.after is None:
+    if after is None:
         if first.before is None:
             return
-        sql, row = statements.delete, (last.id,)
+        sql, row = statements.delete, (id,)
     else:
-        keys = last.after_keys
         if first.before is None:
             sql, picks = statements.insert, statements.picks
         else:
             sql, picks = statements.update(first.before_keys, keys)
-        row = (last.id, ts, last.after, *[keys[at] for at in picks])
+        row = (id, ts, after, *[keys[at] for at in picks]) if picks else (id, ts, after)
     rows = batches.get(sql)
     if rows is None:
         batches[sql] = [row]

@@ -5,6 +5,7 @@ The calls below go straight to SQLite on the event loop. A point read takes a fe
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
@@ -126,7 +127,8 @@ class Snapshots:
         self._connect = connect
         self.translate = translate
         self._idle: list[Reader] = []
-        self._left: set[Reader] = set()  # still held, at older commits
+        self._left: set[Reader] = set()  # still held, and left by ``refresh``
+        self._cleared: asyncio.Future[None] | None = None
         self._closed = False
         self.current = Reader(connect())
         self.current.begin(tables)
@@ -170,6 +172,20 @@ class Snapshots:
         if not reader.holders and reader is not self.current and not self._closed:
             self._left.remove(reader)
             self.give_back(reader)
+            if not self._left:
+                self.resolve_cleared()
+
+    def cleared(self) -> asyncio.Future[None]:
+        """Resolves when the current reader is the only one that is held."""
+        self._cleared = asyncio.get_running_loop().create_future()
+        if not self._left:
+            self._cleared.set_result(None)
+        return self._cleared
+
+    def resolve_cleared(self) -> None:
+        """End the wait of whoever asked for ``cleared`` last."""
+        if self._cleared is not None and not self._cleared.done():
+            self._cleared.set_result(None)
 
     def log_after(self, ts: Ts, until: Ts | None, limit: int) -> list[LogEntry]:
         """``Store.log_after``, as of the newest published commit."""

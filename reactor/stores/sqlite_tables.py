@@ -144,7 +144,7 @@ class RowWriter:
         SQLite takes a row out of an index and puts it back when a column of it is named, though it stays as it was; so
         only keys that differ are.
         """
-        changed = tuple([at for at in self.picks if before[at] != after[at]]) if before != after else ()
+        changed = () if before == after else tuple([at for at in self.picks if before[at] != after[at]])
         sql = self._updates.get(changed)
         if sql is None:
             if len(self._updates) >= UPDATE_VARIANTS:

@@ -1,0 +1,65 @@
+"""A disk that fails when told to: a VFS of SQLite's under every database opened meanwhile."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import apsw
+
+NAME = "faulty"
+
+
+class FaultyDisk:
+    """Set ``full`` or ``failing`` to the endings of the names of files ("" for all) that cannot be written, or synced."""
+
+    def __init__(self) -> None:
+        self.full: str | None = None
+        self.failing: str | None = None
+        self.refusing: str | None = None
+
+    def write(self, name: str) -> None:
+        if self.full is not None and name.endswith(self.full):
+            raise apsw.FullError("no space")
+
+    def sync(self, name: str) -> None:
+        if self.failing is not None and name.endswith(self.failing):
+            raise apsw.IOError("broken")
+
+    def open(self, name: str) -> None:
+        if self.refusing is not None and name.endswith(self.refusing):
+            raise apsw.CantOpenError("refused")
+
+
+@contextmanager
+def faulty_disk() -> Iterator[FaultyDisk]:
+    """Databases opened inside stand on the disk that it gives."""
+    disk = FaultyDisk()
+
+    class File(apsw.VFSFile):
+        def __init__(self, name: Any, flags: list[int]) -> None:
+            self.name = "" if name is None else name.filename() if isinstance(name, apsw.URIFilename) else str(name)
+            disk.open(self.name)
+            super().__init__("unix", name, flags)
+
+        def xWrite(self, data: Any, offset: int) -> None:
+            disk.write(self.name)
+            super().xWrite(data, offset)
+
+        def xSync(self, flags: int) -> None:
+            disk.sync(self.name)
+            super().xSync(flags)
+
+    class Disk(apsw.VFS):
+        def __init__(self) -> None:
+            super().__init__(NAME, "unix", makedefault=True)
+
+        def xOpen(self, name: Any, flags: list[int]) -> apsw.VFSFile:
+            return File(name, flags)
+
+    vfs = Disk()
+    try:
+        yield disk
+    finally:
+        vfs.unregister()

@@ -1,0 +1,175 @@
+"""A full disk, a failing disk: what was acknowledged stays, what failed leaves no trace, and it goes on by itself."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import apsw
+import pytest
+
+from reactor.engine.store import RequestKey, Ts
+from reactor.errors import StoreCorrupt, StoreError, StoreFull, StoreReadOnly
+from reactor.stores.sqlite import SqliteStore
+from tests.stores.faulty_disk import FaultyDisk, faulty_disk
+from tests.stores.library import Book, Library, catalog_of, push, titles
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def disk() -> Iterator[FaultyDisk]:
+    with faulty_disk() as disk:
+        yield disk
+
+
+@pytest.fixture
+def small_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("reactor.stores.sqlite_checkpoints.CHECKPOINT_PAGES", 20)
+    monkeypatch.setattr("reactor.stores.sqlite_checkpoints.RETRY_PAGES", 5)
+
+
+@pytest.fixture
+async def library(disk: FaultyDisk, tmp_path: Path) -> AsyncIterator[Library]:
+    store = SqliteStore.open(tmp_path / "reactor.db")
+    yield Library(store, await push(store, catalog_of(Book)))
+    await store.close()
+
+
+async def shown(library: Library) -> list[str]:
+    snapshot = library.store.snapshot()
+    try:
+        return await titles(snapshot, library.books, "by_title")
+    finally:
+        snapshot.release()
+
+
+async def test_a_full_disk_fails_the_group_and_nothing_else(library: Library, disk: FaultyDisk) -> None:
+    await library.put(library.add("Emma"))
+    disk.full = "-wal"
+    for _ in range(3):
+        with pytest.raises(StoreFull, match=r"no space left on the disk\. Nothing was written; free some space"):
+            await library.write(library.commit(library.add("lost")), library.commit(request=RequestKey("s", 1)))
+    assert await shown(library) == ["Emma"]
+    snapshot = library.store.snapshot()
+    assert snapshot.ts == 10
+    assert await snapshot.find_request(RequestKey("s", 1)) is None
+    snapshot.release()
+    disk.full = None
+    await library.put(library.add("Persuasion"))
+    assert await shown(library) == ["Emma", "Persuasion"]
+    assert len(await library.store.log_after(Ts(0))) == 2
+
+
+async def test_a_full_disk_fails_a_change_of_the_schema_and_leaves_it_as_it_was(library: Library, disk: FaultyDisk) -> None:
+    store = library.store
+    before = dict(store.tables())
+    disk.full = "-wal"
+    with pytest.raises(StoreFull):
+        await store.create_table("more")
+    with pytest.raises(StoreFull):
+        await store.create_index("books", "by_year", ("year",))
+    assert store.tables() == before
+    disk.full = None
+    assert (await store.create_table("more")).number == 10_002
+
+
+async def test_a_full_disk_keeps_the_log_from_reaching_the_file_until_there_is_space(
+    small_log: None, library: Library, disk: FaultyDisk, caplog: pytest.LogCaptureFixture
+) -> None:
+    disk.full = "reactor.db"
+    with caplog.at_level(logging.WARNING):
+        for number in range(60):
+            await library.put(library.add(f"{number:03}"))
+    assert "cannot be brought into the file" in caplog.text
+    disk.full = None
+    for number in range(60, 120):
+        await library.put(library.add(f"{number:03}"))
+    assert await shown(library) == [f"{number:03}" for number in range(120)]
+
+
+async def test_a_commit_that_the_disk_failed_is_not_found_after_a_crash(library: Library, disk: FaultyDisk, tmp_path: Path) -> None:
+    await library.put(library.add("Emma"))
+    disk.failing = "-wal"
+    with pytest.raises(StoreError, match="the disk failed"):
+        await library.put(library.add("lost"))
+    assert await shown(library) == ["Emma"]
+    with pytest.raises(StoreError, match="the disk failed"):
+        await library.put(library.add("lost too"))
+    disk.failing = None
+    # Written over what may have reached the disk:
+    await library.put(library.add("Persuasion"))
+    crashed = tmp_path / "crashed.db"
+    for ending in ("", "-wal"):
+        Path(f"{crashed}{ending}").write_bytes((tmp_path / f"reactor.db{ending}").read_bytes())
+    store = SqliteStore.open(crashed)
+    snapshot = store.snapshot()
+    assert await titles(snapshot, library.books) == ["Emma", "Persuasion"]
+    snapshot.release()
+    await store.close()
+
+
+async def test_a_disk_that_fails_once_leaves_no_failed_commit_to_be_found(library: Library, disk: FaultyDisk, tmp_path: Path) -> None:
+    await library.put(library.add("Emma"))
+
+    def fail_once(name: str) -> None:
+        if name.endswith("-wal"):
+            disk.sync = FaultyDisk.sync.__get__(disk)  # type: ignore[method-assign]
+            raise apsw.IOError("broken")
+
+    disk.sync = fail_once  # type: ignore[method-assign]
+    with pytest.raises(StoreError, match="the disk failed"):
+        await library.put(library.add("lost"))
+    # The process dies before another commit:
+    crashed = tmp_path / "crashed.db"
+    for ending in ("", "-wal"):
+        Path(f"{crashed}{ending}").write_bytes((tmp_path / f"reactor.db{ending}").read_bytes())
+    store = SqliteStore.open(crashed)
+    snapshot = store.snapshot()
+    assert (snapshot.ts, await titles(snapshot, library.books)) == (10, ["Emma"])
+    snapshot.release()
+    await store.close()
+
+
+async def test_a_commit_that_cannot_be_shown_stops_the_store(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
+    await library.put(library.add("Emma"))
+
+    def broken(*_: object) -> None:
+        raise apsw.IOError("broken")
+
+    monkeypatch.setattr("reactor.stores.sqlite_snapshots.Reader.begin", broken)
+    with pytest.raises(StoreError, match="the disk failed"):
+        await library.put(library.add("durable, and not to be seen"))
+    monkeypatch.undo()
+    with pytest.raises(StoreError, match="the disk failed"):
+        await library.put(library.add("would get its ts"))
+
+
+async def test_too_many_open_files_fail_a_group_before_it_is_written(library: Library, disk: FaultyDisk) -> None:
+    store = library.store
+    await library.put(library.add("Emma"))
+    held = []
+    disk.refusing = "reactor.db"
+    with pytest.raises(StoreReadOnly):
+        for number in range(10):
+            held.append(store.snapshot())
+            await library.put(library.add(f"book {number}"))
+    newest = store.snapshot()
+    assert newest.ts == held[-1].ts
+    newest.release()
+    for snapshot in held:
+        snapshot.release()
+    await library.put(library.add("Persuasion"))
+    assert (await shown(library))[:2] == ["Emma", "Persuasion"]
+
+
+def test_a_disk_that_cannot_be_written_says_so_at_opening(disk: FaultyDisk, tmp_path: Path) -> None:
+    disk.full = ""
+    with pytest.raises(StoreFull):
+        SqliteStore.open(tmp_path / "reactor.db")
+    disk.full = None
+    disk.refusing = "-wal"
+    with pytest.raises((StoreReadOnly, StoreCorrupt)) as caught:
+        SqliteStore.open(tmp_path / "reactor.db")
+    assert str(tmp_path / "reactor.db") in str(caught.value)
