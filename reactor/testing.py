@@ -158,6 +158,7 @@ class TestBackend:
             return await function(ctx)
 
         declared: Mutation[[], R] = Mutation(body, internal=True, name="run")
+        declared.compile("run", {})
         runner = self._runner
 
         async def attempt(tx: Transaction) -> Answer:

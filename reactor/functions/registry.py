@@ -79,7 +79,7 @@ class Registry:
                 f"Could not find {public}function for '{path[:200]}'. Did you save it, and is the server running this app?"
             )
         if kind is not None and function.kind != kind:
-            raise WrongFunctionKind(f"Tried to execute {function.path} as a {kind}, but it is defined as {_a(function.kind)}.")
+            raise WrongFunctionKind(f"Tried to execute {function.path} as {_a(kind)}, but it is defined as {_a(function.kind)}.")
         return function
 
 
