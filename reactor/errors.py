@@ -36,6 +36,7 @@ the same in the terminal and in the client (outside production, where only ``App
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, ClassVar
 
 __all__ = [
@@ -65,6 +66,7 @@ __all__ = [
     "ValueFormatError",
     "WriteConflict",
     "WrongFunctionKind",
+    "place",
 ]
 
 
@@ -248,3 +250,10 @@ class StoreReadOnly(StoreError):
 
 class StoreFull(StoreError):
     """There is no space left on the disk. Nothing of the group of commits was written."""
+
+
+def place(file: str | None, line: int) -> str:
+    """A place in code as messages name it: relative to the current folder if it is inside."""
+    path = Path(file or "?")
+    shown = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+    return f"{shown}:{line}"

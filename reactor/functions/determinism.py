@@ -16,6 +16,7 @@ import os
 import random
 import secrets
 import sys
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterable
@@ -77,6 +78,9 @@ def guard() -> None:
     if not _installed:
         _installed = True
         sys.addaudithook(_audit)
+        # Starting a thread raises no audit event before Python 3.12.
+        start: Callable[..., Any] = threading._start_new_thread  # type: ignore[attr-defined]
+        threading._start_new_thread = _refused(start, "starting a thread")  # type: ignore[attr-defined]
 
 
 def _audit(event: str, args: tuple[Any, ...]) -> None:

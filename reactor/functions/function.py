@@ -7,7 +7,7 @@ import typing
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, ClassVar, Generic, Literal, ParamSpec, TypeVar
 
-from reactor.errors import ArgumentError, ReactorError, SchemaError
+from reactor.errors import ArgumentError, ReactorError, SchemaError, place
 from reactor.schema.validators import ArgsValidator, ReturnsValidator
 
 __all__ = ["Action", "Function", "Kind", "Mutation", "Query"]
@@ -82,7 +82,7 @@ class Function(Generic[P, R]):
         Raises:
             SchemaError: the signature cannot be that of a function; says where and why.
         """
-        where = f"{path} ({inspect.getsourcefile(self.fn)}:{self.fn.__code__.co_firstlineno})"
+        where = f"{path} ({place(inspect.getsourcefile(self.fn), self.fn.__code__.co_firstlineno)})"
         try:
             hints = typing.get_type_hints(self.fn, localns=dict(names), include_extras=True)
         except NameError as error:

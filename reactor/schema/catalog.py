@@ -13,7 +13,7 @@ import orjson
 from pydantic import ValidationError
 from pydantic.errors import PydanticUndefinedAnnotation, PydanticUserError
 
-from reactor.errors import SchemaError
+from reactor.errors import SchemaError, place
 from reactor.limits import DEFAULT_LIMITS
 from reactor.schema import validators
 from reactor.schema.document import Document, Plan, plan_of
@@ -213,7 +213,7 @@ class Catalog:
 
 def _where(document: type[Document]) -> str:
     try:
-        return f"{inspect.getsourcefile(document)}:{inspect.getsourcelines(document)[1]}, class {document.__name__}"
+        return f"{place(inspect.getsourcefile(document), inspect.getsourcelines(document)[1])}, class {document.__name__}"
     except (OSError, TypeError):
         return f"class {document.__name__}"
 
