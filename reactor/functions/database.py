@@ -339,6 +339,10 @@ class Writer(Reader):
     def _put(self, table: Table, id: str, creation_time: float, fields: dict[str, Any], before: Row | None, doing: str) -> None:
         """Check and write a whole document."""
         limits = self._limits
+        try:
+            text = codec.to_json({**fields, "_id": id, "_creationTime": creation_time}, limits.document_depth).decode()
+        except ValueFormatError as error:
+            raise SchemaError(f"{doing} table {table.name!r}: {error}", code=error.code) from None
         size = codec.size(fields) + _SYSTEM_BYTES
         if size > limits.document_size_bytes:
             raise LimitExceeded(
@@ -346,10 +350,6 @@ class Writer(Reader):
                 "Keep large content in several documents, or in files.",
                 code="DocumentTooLarge",
             )
-        try:
-            text = codec.to_json({**fields, "_id": id, "_creationTime": creation_time}, limits.document_depth).decode()
-        except ValueFormatError as error:
-            raise SchemaError(f"{doing} table {table.name!r}: {error}", code=error.code) from None
         if before is not None and before.json == text:
             return
         try:

@@ -55,13 +55,13 @@ class _Output:
 
 
 class _Records(logging.Handler):
-    """Takes the log records of functions."""
+    """Takes the log records of functions, with the traceback of what was caught."""
 
     def emit(self, record: logging.LogRecord) -> None:
         run = current_run.get()
         if run is not None:
             level = next(name for least, name in _LEVELS if record.levelno >= least)
-            log(run, level, _quoted(record.getMessage()))
+            log(run, level, _quoted(self.format(record)))
 
 
 class _OutsideRuns(logging.Filter):
