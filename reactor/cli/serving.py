@@ -98,7 +98,7 @@ async def _dev(settings: Settings, reload: bool) -> None:
                     await _serve(backend, listening, settings, partial(_greet, backend, listening, settings))
                 return
             except (CodeError, SchemaError) as error:
-                if watcher is None:
+                if watcher is None or error.code == "NoApp":
                     raise
                 logs.say(f"{error.message}\nSave a change to try again.", "error")
                 await watcher.changed()

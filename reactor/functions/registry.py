@@ -105,14 +105,15 @@ def load_app(folder: Path, *, fresh: bool = True) -> App:
             modules that are imported already are taken as they are.
 
     Raises:
-        CodeError: the code does not load; names file and line, and shows the line.
+        CodeError: the code does not load; names file and line, and shows the line. Code ``NoApp``: there is none.
         SchemaError: the schema or a signature cannot be used.
     """
     folder = folder.resolve()
     if not (folder / f"{SCHEMA_MODULE}.py").is_file() and not (folder / FUNCTIONS_FOLDER).is_dir():
         raise CodeError(
             f"{folder} holds no app: there is neither {SCHEMA_MODULE}.py nor {FUNCTIONS_FOLDER}/. "
-            "Start in the folder of an app, or make one with: reactor init DIR"
+            "Start in the folder of an app, or make one with: reactor init DIR",
+            code="NoApp",
         )
     with _importing(folder, fresh):
         schema = _import(SCHEMA_MODULE, folder) if (folder / f"{SCHEMA_MODULE}.py").is_file() else None

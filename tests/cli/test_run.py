@@ -1,0 +1,63 @@
+"""`reactor run`: a function called from the terminal, with or without a server."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Reactor
+from tests.support.server import Server
+
+
+@pytest.fixture(params=["without a server", "on the server"])
+def running(request: pytest.FixtureRequest, app: Path) -> Iterator[None]:
+    if request.param == "without a server":
+        yield
+        return
+    folder = app / ".reactor"
+    folder.mkdir()
+    server = Server(folder, app=app)
+    server.arguments[server.arguments.index("--db") + 1] = str(folder / "reactor.db")
+    with server:
+        yield
+
+
+@pytest.mark.usefixtures("running")
+def test_it_prints_the_result_as_json_and_the_log_beside_it(reactor: Reactor) -> None:
+    added = reactor("run", "notes:add", '{"text": "ein Fähnchen"}')
+    assert added.returncode == 0, added.stderr
+    assert len(json.loads(added.stdout)) >= 31
+    assert "adding ein Fähnchen" in added.stderr
+    assert json.loads(reactor("run", "notes:texts").stdout) == ["ein Fähnchen"]
+
+
+@pytest.mark.usefixtures("running")
+def test_internal_functions_can_be_called(reactor: Reactor) -> None:
+    assert json.loads(reactor("run", "notes:count").stdout) == 0
+
+
+@pytest.mark.usefixtures("running")
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("notes:nope",), "Could not find"),
+        (("notes:add", '{"text": 5}'), "text"),
+        (("notes:add", "[]"), "object"),
+        (("notes:add", "{text"), "not JSON"),
+    ],
+)
+def test_what_fails_is_said_with_exit_status_1(reactor: Reactor, arguments: tuple[str, ...], said: str) -> None:
+    failed = reactor("run", *arguments)
+    assert failed.returncode == 1
+    assert said in failed.stderr
+    assert failed.stdout == ""
+    assert "Traceback" not in failed.stderr
+
+
+def test_a_server_that_was_killed_leaves_nothing_in_the_way(reactor: Reactor, app: Path) -> None:
+    assert reactor("dev", "--once").returncode == 0
+    (app / ".reactor" / "reactor.db-server").write_text("http://127.0.0.1:1\n")
+    assert json.loads(reactor("run", "notes:texts").stdout) == []
