@@ -1,0 +1,87 @@
+"""What the documentation says is run: its files are written as they stand, its figures are compared."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+import reactor
+from reactor import errors
+from reactor.limits import DEFAULT_LIMITS
+from reactor.server.settings import Settings
+from tests.support.server import REACTOR, ROOT, Server
+
+PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
+NODE_MODULES = ROOT / "tests" / "clients" / "node_modules"
+
+
+def write_files(page: Path, folder: Path) -> None:
+    """Each code block that begins with a file's name becomes that file."""
+    for name, text in re.findall(r"```\w+\n(?:#|//) ([\w/]+\.\w+)[^\n]*\n(.*?)```", page.read_text(), re.DOTALL):
+        file = folder / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+
+
+def command(folder: Path, *arguments: str) -> str:
+    done = subprocess.run([*arguments], cwd=folder, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_the_readmes_app_is_short_runs_and_type_checks(tmp_path: Path) -> None:
+    app = tmp_path / "app"
+    write_files(ROOT / "README.md", app)
+    lines = [line for file in app.rglob("*.*") for line in file.read_text().splitlines() if line.strip()]
+    assert 20 <= len(lines) <= 30
+    with Server(tmp_path, app=app) as server:
+        script = (app / "client.mjs").read_text().replace("http://127.0.0.1:3210", server.url)
+        # It goes on watching: ended here once it has shown what it sent.
+        (app / "client.mjs").write_text(script + "setTimeout(() => process.exit(0), 500);\n")
+        (app / "node_modules").symlink_to(NODE_MODULES)
+        assert "body: 'hello'" in command(app, "node", "client.mjs")
+    command(app, sys.executable, "-m", "mypy", "--strict", "schema.py", "app_functions", "--cache-dir", str(tmp_path / "mypy"))
+
+
+def test_the_tutorials_app_passes_the_test_that_it_ends_with(tmp_path: Path) -> None:
+    command(tmp_path, str(REACTOR), "init", "todo")
+    app = tmp_path / "todo"
+    write_files(ROOT / "docs" / "tutorial.md", app)
+    assert "Pushed 1 table and 6 functions" in command(app, str(REACTOR), "dev", "--once")
+    assert "3 passed" in command(app, sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text()):
+        assert (page.parent / target).exists(), target
+
+
+def in_reference(pattern: str) -> list[tuple[str, str]]:
+    return re.findall(pattern, (ROOT / "docs" / "reference.md").read_text(), re.MULTILINE)
+
+
+def test_the_reference_has_every_limit_with_its_value() -> None:
+    units = {"": 1, "s": 1, "MB": 10**6, "KiB": 2**10, "MiB": 2**20, "days": 86_400}
+    shown = {}
+    for name, text in in_reference(r"^\| `([a-z_]+)` \| ([\d,]+ ?(?:[A-Za-z]*)(?: \+ \d+)?) \|"):
+        number, _, rest = text.replace(",", "").partition(" ")
+        unit, _, more = rest.partition(" + ")
+        shown[name] = int(number) * units[unit] + int(more or 0)
+    assert shown == {field.name: getattr(DEFAULT_LIMITS, field.name) for field in fields(DEFAULT_LIMITS)}
+
+
+def test_the_reference_has_every_setting() -> None:
+    shown = {name for name, _ in in_reference(r"^\| `(REACTOR_[A-Z_]+)` \| ([^|]+) \|")}
+    assert shown == {f"REACTOR_{name.upper()}" for name in Settings.model_fields}
+
+
+def test_the_reference_names_every_error_that_a_user_can_meet() -> None:
+    text = (ROOT / "docs" / "reference.md").read_text()
+    for name in set(errors.__all__) & set(reactor.__dir__()) - {"ReactorError", "ValueFormatError"}:
+        assert f"`{name}" in text, name
