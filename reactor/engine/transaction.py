@@ -284,10 +284,11 @@ class Scan:
         """
         tx = self._tx
         tx.check_open()
-        # One row past the limit is enough to know that it is exceeded, however many are asked for.
-        n = min(n, tx._limits.documents_read - tx.usage.documents_read + 1)
         if n <= 0 or self.exhausted:
             return []
+        # One row past the limit is enough to know that it is exceeded, however many are asked for. Whoever goes on after
+        # that meets it again.
+        n = min(n, max(1, tx._limits.documents_read - tx.usage.documents_read + 1))
         rows = await self._fetch(n)
         # First the read set, then the limits: a query that fails at one re-runs when what it saw changes.
         self._advance(rows, exhausted=len(rows) < n)

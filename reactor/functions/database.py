@@ -342,7 +342,8 @@ class Writer(Reader):
         try:
             text = codec.to_json({**fields, "_id": id, "_creationTime": creation_time}, limits.document_depth).decode()
         except ValueFormatError as error:
-            raise SchemaError(f"{doing} table {table.name!r}: {error}", code=error.code) from None
+            advice = f" At most {limits.document_depth} levels are allowed." if error.code == "TooNestedError" else ""
+            raise SchemaError(f"{doing} table {table.name!r}: {error}{advice}", code=error.code) from None
         size = codec.size(fields) + _SYSTEM_BYTES
         if size > limits.document_size_bytes:
             raise LimitExceeded(

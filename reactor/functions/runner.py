@@ -205,7 +205,9 @@ class Runner:
         """
         if len(args) > self.limits.arguments_size_bytes:
             raise ArgumentError(
-                f"{function.path} was called with {len(args)} bytes of arguments, at most {self.limits.arguments_size_bytes} fit."
+                f"{function.path} was called with {len(args)} bytes of arguments, at most {self.limits.arguments_size_bytes} fit. "
+                "Send less, or in several calls.",
+                code="ArgumentsTooLarge",
             )
         if self.refuses is not None and self.refuses(function.path, args):
             raise FunctionTimeout(

@@ -275,7 +275,9 @@ class ReturnsValidator:
         except ValueFormatError as error:
             raise ReturnsError(f"{self.where} returned something that is not a value: {error}") from None
         if len(text) > limit_bytes:
-            raise ReturnsError(f"{self.where} returned {len(text)} bytes, at most {limit_bytes} fit. Return less, or page by page.")
+            raise ReturnsError(
+                f"{self.where} returned {len(text)} bytes, at most {limit_bytes} fit. Return less, or page by page.", code="ResultTooLarge"
+            )
         return text
 
     def load(self, json: bytes, tables: Any) -> Any:

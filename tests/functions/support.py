@@ -6,11 +6,12 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, Literal
 
+import orjson
+
 from reactor import Id, MutationCtx
 from reactor.functions.identity import Caller
 from reactor.functions.outcome import Outcome
 from reactor.testing import TestBackend
-from reactor.values import codec
 from tests.functions.app.schema import Item
 
 __all__ = ["APP", "PACKAGE", "call", "fill", "ranks"]
@@ -26,7 +27,7 @@ async def call(
     runner = backend._runner
     runner.production = production
     run: Callable[[str, bytes, Caller], Awaitable[Outcome]] = getattr(runner, kind)
-    return await run(path, codec.to_json(args), Caller(None, False, "0123456789abcdef"))
+    return await run(path, orjson.dumps(args), Caller(None, False, "0123456789abcdef"))
 
 
 async def fill(backend: TestBackend, list: str, *ranks: float) -> list[Id[Item]]:
