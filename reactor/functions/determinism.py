@@ -63,10 +63,11 @@ _REFUSED = (
     "telnetlib.",
     "webbrowser.",
     "sqlite3.",
-    "_thread.start_new_thread",
+    "_thread.start_",
     "ctypes.dlopen",
     "pty.spawn",
 )
+_THREAD = "starting a thread"
 _CODE = (".py", ".pyc", ".so", ".pyd")
 _INSTALLED = tuple({sys.prefix, sys.base_prefix})
 _installed = False
@@ -78,9 +79,10 @@ def guard() -> None:
     if not _installed:
         _installed = True
         sys.addaudithook(_audit)
-        # Starting a thread raises no audit event before Python 3.12.
-        start: Callable[..., Any] = threading._start_new_thread  # type: ignore[attr-defined]
-        threading._start_new_thread = _refused(start, "starting a thread")  # type: ignore[attr-defined]
+        if sys.version_info < (3, 12):
+            # Starting a thread raises no audit event there; later on it does, and the name below is gone.
+            start: Callable[..., Any] = threading._start_new_thread  # type: ignore[attr-defined]
+            threading._start_new_thread = _refused(start, _THREAD)  # type: ignore[attr-defined]
 
 
 def _audit(event: str, args: tuple[Any, ...]) -> None:
@@ -91,7 +93,7 @@ def _audit(event: str, args: tuple[Any, ...]) -> None:
     elif event.startswith(_REFUSED):
         run = deterministic_run()
         if run is not None:
-            raise _refusal(run, event)
+            raise _refusal(run, _THREAD if event.startswith("_thread.") else event)
 
 
 def _allowed_open(path: Any, mode: str | None, flags: int) -> bool:

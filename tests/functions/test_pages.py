@@ -184,7 +184,8 @@ async def live_page(t: TestBackend, journal: str | None, opts: PaginationOptions
     pin = engine.pin()
     try:
         result = subscription.at(pin)
-        return await result if isinstance(result, asyncio.Future) else result
+        outcome: Outcome = await result if isinstance(result, asyncio.Future) else result
+        return outcome
     finally:
         pin.release()
         subscription.close()
