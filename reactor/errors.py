@@ -21,6 +21,8 @@
     ├── WriteConflict            other commits kept changing what a mutation read
     ├── AuthenticationError      no identity where one is required, or a credential that does not verify
     ├── ProtocolError            a peer broke the sync protocol
+    ├── RemoteError              to a client: a function failed on the server, by anything but an AppError
+    ├── ConnectionLost           to a client: the connection went away under a call that cannot be sent again
     ├── CodeError                the app's code does not load; names file and line
     └── StoreError               the database cannot be used
         ├── StoreLocked          another process has the database open
@@ -44,6 +46,7 @@ __all__ = [
     "ArgumentError",
     "AuthenticationError",
     "CodeError",
+    "ConnectionLost",
     "CursorError",
     "DocumentNotFound",
     "FunctionNotFound",
@@ -55,6 +58,7 @@ __all__ = [
     "ProtocolError",
     "QueryError",
     "ReactorError",
+    "RemoteError",
     "ReturnsError",
     "SchemaError",
     "StoreCorrupt",
@@ -218,6 +222,18 @@ class ProtocolError(ReactorError):
     """The peer broke the sync protocol; the connection cannot go on."""
 
     code = "ProtocolError"
+
+
+class RemoteError(ReactorError):
+    """A function failed on the server, by anything but an ``AppError``. In production the text names the request only."""
+
+    code = "RemoteError"
+
+
+class ConnectionLost(ReactorError):
+    """The connection went away, or was closed, under a call. The call may have had its effect."""
+
+    code = "ConnectionLost"
 
 
 class CodeError(ReactorError):
