@@ -1,0 +1,156 @@
+"""What users write, fully inferred: a type checker must accept every line. Never run."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, assert_type
+
+from annotated_types import Len
+from pydantic import BaseModel
+
+from reactor import (
+    ABSENT,
+    Absent,
+    ActionCtx,
+    AppError,
+    Document,
+    Id,
+    Identity,
+    Index,
+    Int64,
+    MutationCtx,
+    PaginationOptions,
+    PaginationResult,
+    QueryCtx,
+    action,
+    between,
+    gt,
+    gte,
+    internal_mutation,
+    lt,
+    mutation,
+    query,
+)
+from reactor.client import Client
+from reactor.testing import TestBackend
+from reactor.values.codec import Value
+
+
+class Address(BaseModel):
+    city: str
+    zip: str | None = None
+
+
+class User(Document, table="users"):
+    name: Annotated[str, Len(1, 80)]
+    email: str | None = None
+    nickname: str | None | Absent = ABSENT
+    address: Address | None = None
+    role: Literal["admin", "guest"] = "guest"
+    visits: Int64 = Int64(0)
+
+    by_name = Index("name")
+    by_city = Index("address.city", "name")
+
+
+class Message(Document, table="messages"):
+    author: Id[User]
+    reply_to: Id["Message"] | None = None
+    body: str
+
+    by_author = Index("author")
+
+
+@query
+async def by_author(ctx: QueryCtx, author: Id[User], limit: int = 50) -> list[Message]:
+    messages = await ctx.db.query(Message.by_author(author=author)).order("desc").take(limit)
+    assert_type(messages, list[Message])
+    return messages
+
+
+@query
+async def page(ctx: QueryCtx, options: PaginationOptions) -> PaginationResult[Message]:
+    result = await ctx.db.query(Message).filter(lambda message: message.body != "").paginate(options)
+    assert_type(result, PaginationResult[Message])
+    assert_type(result.page, list[Message])
+    assert_type(result.continue_cursor, str)
+    return result
+
+
+@query(name="reading")
+async def read(ctx: QueryCtx, id: Id[Message], text: str) -> str | None:
+    message = await ctx.db.get(id)
+    assert_type(message, Message | None)
+    assert_type(await ctx.db.get(User, text), User | None)
+    assert_type(ctx.db.normalize_id(User, text), Id[User] | None)
+    if message is None:
+        return None
+    assert_type(message.id, Id[Message])
+    assert_type(message.creation_time, float)
+    author = await ctx.db.get(message.author)
+    assert_type(author, User | None)
+    everybody = ctx.db.query(User.by_name(name=gte("A") & lt("N"), creation_time=gt(0)))
+    assert_type(await everybody.first(), User | None)
+    assert_type(await ctx.db.query(User.by_city(address__city=between("A", "B"))).unique(), User | None)
+    assert_type(await ctx.db.query(User.by_creation_time(creation_time=gt(5))).count(), int)
+    async for user in ctx.db.query(User):
+        assert_type(user, User)
+        assert_type(user.visits, Int64)
+    identity = await ctx.auth.identity()
+    assert_type(identity, Identity | None)
+    assert_type((await ctx.auth.require()).subject, str)
+    assert_type(ctx.now, float)
+    return author.name if author is not None else None
+
+
+@mutation
+async def send(ctx: MutationCtx, author: Id[User], body: str, urgent: bool = False) -> Id[Message]:
+    if not body:
+        raise AppError({"code": "Empty"})
+    id = await ctx.db.insert(Message(author=author, body=body))
+    assert_type(id, Id[Message])
+    await ctx.db.patch(id, body=body.upper())
+    await ctx.db.replace(id, Message(author=author, body=body))
+    assert_type(await ctx.run_query(by_author, author=author), list[Message])
+    assert_type(await ctx.run_mutation(forget, author), int)
+    return id
+
+
+@internal_mutation
+async def forget(ctx: MutationCtx, author: Id[User]) -> int:
+    found = await ctx.db.query(Message.by_author(author=author)).collect()
+    for message in found:
+        await ctx.db.delete(message.id)
+    return len(found)
+
+
+@action
+async def import_all(ctx: ActionCtx, author: Id[User], bodies: list[str]) -> list[Id[Message]]:
+    sent = [await ctx.run_mutation(send, author=author, body=body) for body in bodies]
+    assert_type(sent, list[Id[Message]])
+    assert_type(await ctx.run_action(count_all, author=author), int)
+    return sent
+
+
+@action
+async def count_all(ctx: ActionCtx, author: Id[User]) -> int:
+    return len(await ctx.run_query(by_author, author=author, limit=3))
+
+
+async def test(t: TestBackend, author: Id[User]) -> None:
+    assert_type(await t.query(by_author, author=author), list[Message])
+    assert_type(await t.mutation(send, author, "hello"), Id[Message])
+    assert_type(await t.with_identity(subject="alice").action(count_all, author=author), int)
+    async for messages in t.subscribe(by_author, author=author):
+        assert_type(messages, list[Message])
+
+    async def prepare(ctx: MutationCtx) -> Id[User]:
+        return await ctx.db.insert(User(name="Ada", address=Address(city="London")))
+
+    assert_type(await t.run(prepare), Id[User])
+
+
+async def use_client(client: Client) -> None:
+    assert_type(await client.query("messages:by_author", author="…"), Value)
+    await client.mutation("messages:send", author="…", body="hello")
+    async for value in client.subscribe("messages:by_author", author="…"):
+        assert_type(value, Value)

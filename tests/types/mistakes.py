@@ -1,0 +1,24 @@
+"""Mistakes that users make: a type checker must reject each marked line, and no other. Never run."""
+
+from __future__ import annotations
+
+from reactor import Id, MutationCtx, QueryCtx, mutation, query
+from tests.types.good import Message, User, by_author, send
+
+
+@query
+async def unread(ctx: QueryCtx, id: Id[Message]) -> str:
+    message = await ctx.db.get(id)
+    return message.body  # error: the document may be missing
+
+
+@query
+async def newest(ctx: QueryCtx, author: Id[User]) -> list[User]:
+    return await ctx.db.query(Message.by_author(author=author)).collect()  # error: documents of another class
+
+
+@mutation
+async def relay(ctx: MutationCtx, author: Id[User], message: Id[Message]) -> None:
+    await ctx.run_mutation(send, author=message, body="hi")  # error: the id of another table
+    await ctx.run_query(by_author)  # error: an argument is missing
+    await ctx.run_query(send, author=author, body="hi")  # error: a mutation, called as a query
