@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass
 
 from reactor.engine.read_set import ReadSet, Span
@@ -192,6 +193,12 @@ class Transaction:
             before_keys = () if before_json is None else image.table.keys_of_json(before_json)
             changed.append(Write(image.table, image.id, before_json, image.json, before_keys, image.keys))
         return tuple(changed)
+
+    def ended(self) -> Transaction:
+        """The same, closed: what the ctx of a nested call has when that call is over and the run is not."""
+        view = copy(self)
+        view.close()
+        return view
 
     def close(self) -> None:
         """End the run: every later use raises, also from tasks that the function left behind. Idempotent."""

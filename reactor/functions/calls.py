@@ -43,12 +43,11 @@ class Invocation:
         """The ctx for one execution of ``function``."""
         runner, tx = self._runner, self.tx
         catalog, limits = runner.engine.catalog, runner.limits
-        calls = _Nested(self, function)
         if function.kind == "query":
             reader = Reader(tx, catalog, limits, pager or self.pager)
-            return QueryCtx(calls, self.auth, reader, tx.now_ms)
+            return QueryCtx(_Nested(self, function, reader), self.auth, reader, tx.now_ms)
         writer = Writer(tx, catalog, limits, pager or self.pager, runner.runtime.random_bytes)
-        return MutationCtx(calls, self.auth, writer, tx.now_ms)
+        return MutationCtx(_Nested(self, function, writer), self.auth, writer, tx.now_ms)
 
     async def nested(self, function: Function[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run ``function`` in this transaction; its result, by value."""
@@ -57,15 +56,17 @@ class Invocation:
             raise LimitExceeded(f"{function.path}: functions call each other more than {self.depth} deep.", code="MaximumCallDepthExceeded")
         arguments = runner.arguments(function, function.args.to_json(function.by_name(args, kwargs)))
         savepoint = tx.savepoint() if function.kind == "mutation" else None
+        context = self.context(function, Pager(runner.cursors, None))
         self.depth += 1
         try:
-            value = await function.fn(self.context(function, Pager(runner.cursors, None)), **arguments)
+            value = await function.fn(context, **arguments)
             text = function.returns.encode(value, runner.engine.catalog, runner.limits.result_size_bytes)
         except BaseException:
             if savepoint is not None:
                 tx.rollback(savepoint)
             raise
         finally:
+            context.db.close()
             self.depth -= 1
         return function.returns.load(text, runner.engine.catalog)
 
@@ -78,11 +79,12 @@ class Invocation:
 class _Nested:
     """The calls of one ctx of a query or mutation. Parallel ones run one after another: they share a transaction."""
 
-    __slots__ = ("_caller", "_invocation", "_turn")
+    __slots__ = ("_caller", "_db", "_invocation", "_turn")
 
-    def __init__(self, invocation: Invocation, caller: Function[..., Any]) -> None:
+    def __init__(self, invocation: Invocation, caller: Function[..., Any], db: Reader) -> None:
         self._invocation = invocation
         self._caller = caller
+        self._db = db
         self._turn: asyncio.Lock | None = None
 
     async def call(self, kind: str, function: Function[..., Any] | str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -90,10 +92,10 @@ class _Nested:
         called = invocation.resolve(kind, function)
         if self._caller.kind == "query" and called.kind != "query":
             raise WrongFunctionKind(f"{self._caller.path} is a query, and cannot call the {called.kind} {called.path}.")
-        invocation.tx.check_open()
         if self._turn is None:
             self._turn = asyncio.Lock()
         async with self._turn:
+            self._db.check_open()
             return await invocation.nested(called, args, kwargs)
 
     def random(self) -> random.Random:

@@ -42,6 +42,14 @@ class Reader:
         self._limits = limits
         self._pager = pager
 
+    def check_open(self) -> None:
+        """Raise ReactorError when the call that this belongs to is over."""
+        self._tx.check_open()
+
+    def close(self) -> None:
+        """The call is over, though its transaction may go on."""
+        self._tx = self._tx.ended()
+
     @overload
     async def get(self, id: Id[D], /) -> D | None: ...
     @overload

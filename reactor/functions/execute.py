@@ -7,6 +7,7 @@ world and the captured output that this run's code is executing. That costs abou
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Coroutine, Generator
 from typing import Any, Generic, TypeVar
 
@@ -18,6 +19,9 @@ from reactor.functions.watchdog import Interrupt, slot_of_this_thread
 __all__ = ["execute"]
 
 T = TypeVar("T")
+
+#: How often a coroutine whose run is over may swallow its interruption.
+_INSIST = 8
 
 
 async def execute(run: Run, coro: Coroutine[Any, Any, T]) -> T:
@@ -80,12 +84,13 @@ def _computed_too_long(run: Run) -> FunctionTimeout:
 class _Steps(Generic[T]):
     """Awaits a coroutine step by step under its run."""
 
-    __slots__ = ("_coro", "_run", "_waited")
+    __slots__ = ("_coro", "_insisted", "_run", "_waited")
 
     def __init__(self, run: Run, coro: Coroutine[Any, Any, T]) -> None:
         self._run = run
         self._coro = coro
         self._waited: Any = None
+        self._insisted = 0
 
     def __await__(self) -> Generator[Any, Any, T]:
         run, coro = self._run, self._coro
@@ -106,9 +111,14 @@ class _Steps(Generic[T]):
                 finally:
                     slot.end(run, outer, outer_started)
                     current_run.reset(token)
-                if waiting is None and run.kind != "action":
-                    waiting = asyncio.get_running_loop().call_later(run.limits.function_wait_s, self._give_up)
                 sent = error = None
+                if run.kind != "action":
+                    if run.ended or run.over_limit:
+                        self._insist()
+                        error = Interrupt()
+                        continue
+                    if waiting is None:
+                        waiting = asyncio.get_running_loop().call_later(run.limits.function_wait_s, self._give_up)
                 self._waited = waited
                 try:
                     sent = yield waited
@@ -121,6 +131,13 @@ class _Steps(Generic[T]):
             if waiting is not None:
                 waiting.cancel()
 
+    def _insist(self) -> None:
+        """The run is over and the coroutine goes on to wait: it is interrupted, and given up if it swallows that again and again."""
+        self._insisted += 1
+        if self._insisted > _INSIST:
+            _close(self._coro)
+            raise Interrupt
+
     def _give_up(self) -> None:
         """The run neither computes nor ends. What it waits for is cancelled, since no task may be its own."""
         self._run.timed_out = True
@@ -131,10 +148,11 @@ class _Steps(Generic[T]):
 async def _end_tasks(run: Run) -> None:
     """Cancel what the function started and left behind: nothing of it outlives the run."""
     left = [task for task in run.tasks if not task.done()]
+    run.ended = True
     for task in left:
         task.cancel()
     if left:
-        await asyncio.gather(*left, return_exceptions=True)
+        await asyncio.wait([asyncio.gather(*left, return_exceptions=True)], timeout=run.limits.function_wait_s)
 
 
 def _factory(loop: asyncio.AbstractEventLoop, coro: Any, **kwargs: Any) -> asyncio.Task[Any]:
@@ -144,8 +162,18 @@ def _factory(loop: asyncio.AbstractEventLoop, coro: Any, **kwargs: Any) -> async
         return asyncio.Task(coro, loop=loop, **kwargs)
     task: asyncio.Task[Any] = asyncio.Task(_part(run, coro), loop=loop, **kwargs)
     run.tasks.add(task)
-    task.add_done_callback(run.tasks.discard)
+
+    def ended(task: asyncio.Task[Any]) -> None:
+        run.tasks.discard(task)
+        _close(coro)  # it was never begun when the task was cancelled before its first step
+
+    task.add_done_callback(ended)
     return task
+
+
+def _close(coro: Coroutine[Any, Any, Any]) -> None:
+    with contextlib.suppress(RuntimeError):  # it ignores even that
+        coro.close()
 
 
 async def _part(run: Run, coro: Coroutine[Any, Any, T]) -> T:

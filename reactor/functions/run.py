@@ -21,6 +21,7 @@ class Run:
         log_lines: what it printed and logged.
         computed_s: how long it has computed in the steps that ended.
         timed_out: whether it was interrupted; then it has failed, whatever it does about that.
+        ended: whether it has its result; what it left running is to end too.
     """
 
     __slots__ = (
@@ -28,6 +29,7 @@ class Run:
         "_seed",
         "args",
         "computed_s",
+        "ended",
         "kind",
         "limits",
         "log_lines",
@@ -48,9 +50,17 @@ class Run:
         self.unfinished_line = ""
         self.computed_s = 0.0
         self.timed_out = False
+        self.ended = False
         self.tasks: set[asyncio.Task[object]] = set()
         self._seed = seed
         self._random: random.Random | None = None
+
+    @property
+    def over_limit(self) -> bool:
+        """Whether it was interrupted, or has computed too long in short steps."""
+        if self.computed_s >= self.limits.function_time_s:
+            self.timed_out = True
+        return self.timed_out
 
     @property
     def random(self) -> random.Random:
