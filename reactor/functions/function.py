@@ -13,11 +13,12 @@ from reactor.schema.validators import ArgsValidator, ReturnsValidator
 __all__ = ["Action", "Function", "Kind", "Mutation", "Query"]
 
 P = ParamSpec("P")
-R = TypeVar("R")
+# Covariant, so that a call may stand where something wider is expected: len(await ctx.run_query(…)).
+R_co = TypeVar("R_co", covariant=True)
 Kind = Literal["query", "mutation", "action"]
 
 
-class Function(Generic[P, R]):
+class Function(Generic[P, R_co]):
     """A function that was declared with a decorator. Calling it runs it directly, with a ctx of the caller's.
 
     Attributes:
@@ -29,7 +30,7 @@ class Function(Generic[P, R]):
 
     kind: ClassVar[Kind]
 
-    def __init__(self, fn: Callable[..., Coroutine[Any, Any, R]], *, internal: bool, name: str | None) -> None:
+    def __init__(self, fn: Callable[..., Coroutine[Any, Any, R_co]], *, internal: bool, name: str | None) -> None:
         if not inspect.iscoroutinefunction(fn):
             raise TypeError(f"@{self.kind} takes an `async def` function; {fn!r} is not one")
         self.fn = fn
@@ -47,7 +48,7 @@ class Function(Generic[P, R]):
     def __repr__(self) -> str:
         return f"<{'internal ' if self.internal else ''}{self.kind} {self._path or self.name}>"
 
-    async def __call__(self, ctx: Any, /, *args: P.args, **kwargs: P.kwargs) -> R:
+    async def __call__(self, ctx: Any, /, *args: P.args, **kwargs: P.kwargs) -> R_co:
         return await self.fn(ctx, *args, **kwargs)
 
     @property
@@ -119,19 +120,19 @@ class Function(Generic[P, R]):
         return {**named, **kwargs}
 
 
-class Query(Function[P, R]):
+class Query(Function[P, R_co]):
     """A function that reads, at one snapshot, and whose result clients keep receiving."""
 
     kind = "query"
 
 
-class Mutation(Function[P, R]):
+class Mutation(Function[P, R_co]):
     """A function that reads and writes, all or nothing."""
 
     kind = "mutation"
 
 
-class Action(Function[P, R]):
+class Action(Function[P, R_co]):
     """A function that may reach the outside world, and the database through queries and mutations."""
 
     kind = "action"

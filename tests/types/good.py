@@ -54,7 +54,7 @@ class User(Document, table="users"):
 
 class Message(Document, table="messages"):
     author: Id[User]
-    reply_to: Id["Message"] | None = None
+    reply_to: Id[Message] | None = None
     body: str
 
     by_author = Index("author")
