@@ -88,8 +88,7 @@ class DatabaseFile:
         _make_folder(self.path)
         self._lock = _lock(self.path)
         try:
-            if self.path.exists() and 0 < self.path.stat().st_size < SMALLEST_FILE_BYTES:
-                raise damaged(self.path, "too small")
+            _look_at(self.path)
             self.writer = self._connect(WRITER_CACHE_KIB)
             try:
                 self._prepare(load_migrations() if migrations is None else migrations)
@@ -137,8 +136,6 @@ class DatabaseFile:
     def _prepare(self, migrations: Sequence[str]) -> None:
         writer = self.writer
         version = self._identify(len(migrations))
-        if writer.readonly("main"):
-            raise StoreReadOnly(f"{self.path}: the file cannot be written to. Check its permissions")
         mode = writer.pragma("journal_mode", "wal")
         if mode != "wal":
             raise StoreError(f"{self.path}: SQLite cannot keep a write-ahead log here (journal mode is {mode!r}). Put it on a local disk")
@@ -240,6 +237,17 @@ def _lock(path: Path) -> int:
         os.close(lock)
         raise _unusable(error, name, "the file cannot be locked") from error
     return lock
+
+
+def _look_at(path: Path) -> None:
+    """Refuse a file that SQLite would do harm to."""
+    if not path.exists():
+        return
+    if 0 < path.stat().st_size < SMALLEST_FILE_BYTES:
+        raise damaged(path, "too small")
+    # SQLite would leave files beside it that cannot be written to either, also when the permissions have been mended.
+    if not os.access(path, os.W_OK, effective_ids=os.access in os.supports_effective_ids):
+        raise StoreReadOnly(f"{path}: the file cannot be written to. Check its permissions")
 
 
 def _unusable(error: OSError, path: Path, what: str) -> StoreError:

@@ -12,16 +12,23 @@ NAME = "faulty"
 
 
 class FaultyDisk:
-    """Set ``full`` or ``failing`` to the endings of the names of files ("" for all) that cannot be written, or synced."""
+    """Set ``full``, ``failing`` or ``refusing`` to the ending of the names of files ("" for all) that then cannot be
+    written, synced or opened; ``room`` to the bytes that can still be written.
+    """
 
     def __init__(self) -> None:
         self.full: str | None = None
+        self.room: int | None = None
         self.failing: str | None = None
         self.refusing: str | None = None
 
-    def write(self, name: str) -> None:
+    def write(self, name: str, size: int) -> None:
         if self.full is not None and name.endswith(self.full):
             raise apsw.FullError("no space")
+        if self.room is not None:
+            if size > self.room:
+                raise apsw.FullError("no space")
+            self.room -= size
 
     def sync(self, name: str) -> None:
         if self.failing is not None and name.endswith(self.failing):
@@ -44,7 +51,7 @@ def faulty_disk() -> Iterator[FaultyDisk]:
             super().__init__("unix", name, flags)
 
         def xWrite(self, data: Any, offset: int) -> None:
-            disk.write(self.name)
+            disk.write(self.name, len(data))
             super().xWrite(data, offset)
 
         def xSync(self, flags: int) -> None:

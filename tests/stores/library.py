@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from typing import Generic
 
 import orjson
+from typing_extensions import TypeVar
 
 from reactor.engine.store import Commit, RequestKey, Store, StoreSnapshot, Ts, Write
 from reactor.schema import Document, Index
 from reactor.schema.catalog import Catalog, Table
 from reactor.values.ids import new_id
 from reactor.values.order import encode_key, prefix_end
+
+S = TypeVar("S", bound=Store, default=Store)
 
 
 class Book(Document, table="books"):
@@ -47,10 +51,10 @@ async def push(store: Store, catalog: Catalog) -> Catalog:
     return catalog
 
 
-class Library:
+class Library(Generic[S]):
     """Writes books, one ts after another."""
 
-    def __init__(self, store: Store, catalog: Catalog, ts: int = 0) -> None:
+    def __init__(self, store: S, catalog: Catalog, ts: int = 0) -> None:
         self.store = store
         self.catalog = catalog
         self.books = catalog.tables["books"]

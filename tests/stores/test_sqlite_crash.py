@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from reactor.engine.store import RequestKey, Ts
+from reactor.engine.store import LogEntry, RequestKey, Ts
 from reactor.stores.sqlite import SqliteStore
 from tests.stores.library import Book, catalog_of, titles
 
@@ -33,11 +33,11 @@ async def test_acknowledged_commits_survive_kill_9(tmp_path: Path) -> None:
     books = catalog_of(Book).tables["books"]
     acknowledged: list[int] = []
     rng = random.Random(7)
-    for _ in range(5):
-        acknowledged += write_until_killed(path, rng.randrange(20, 200))
+    for _ in range(4):
+        acknowledged += write_until_killed(path, rng.randrange(20, 120))
         store = SqliteStore.open(path)
         snapshot = store.snapshot()
-        entries = []
+        entries: list[LogEntry] = []
         while batch := await store.log_after(entries[-1].ts if entries else Ts(0)):
             entries += batch
         logged = {entry.ts for entry in entries}

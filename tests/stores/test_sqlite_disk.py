@@ -31,13 +31,26 @@ def small_log(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-async def library(disk: FaultyDisk, tmp_path: Path) -> AsyncIterator[Library]:
+async def library(disk: FaultyDisk, tmp_path: Path) -> AsyncIterator[Library[SqliteStore]]:
     store = SqliteStore.open(tmp_path / "reactor.db")
     yield Library(store, await push(store, catalog_of(Book)))
     await store.close()
 
 
-async def shown(library: Library) -> list[str]:
+async def crashed(library: Library[SqliteStore], folder: Path) -> tuple[Ts, list[str]]:
+    """What is found if the process dies now: its head, and the titles."""
+    copy = folder / "crashed.db"
+    for ending in ("", "-wal"):
+        Path(f"{copy}{ending}").write_bytes(Path(f"{library.store.path}{ending}").read_bytes())
+    store = SqliteStore.open(copy)
+    snapshot = store.snapshot()
+    found = snapshot.ts, await titles(snapshot, library.books)
+    snapshot.release()
+    await store.close()
+    return found
+
+
+async def shown(library: Library[SqliteStore]) -> list[str]:
     snapshot = library.store.snapshot()
     try:
         return await titles(snapshot, library.books, "by_title")
@@ -45,7 +58,7 @@ async def shown(library: Library) -> list[str]:
         snapshot.release()
 
 
-async def test_a_full_disk_fails_the_group_and_nothing_else(library: Library, disk: FaultyDisk) -> None:
+async def test_a_full_disk_fails_the_group_and_nothing_else(library: Library[SqliteStore], disk: FaultyDisk) -> None:
     await library.put(library.add("Emma"))
     disk.full = "-wal"
     for _ in range(3):
@@ -62,7 +75,25 @@ async def test_a_full_disk_fails_the_group_and_nothing_else(library: Library, di
     assert len(await library.store.log_after(Ts(0))) == 2
 
 
-async def test_a_full_disk_fails_a_change_of_the_schema_and_leaves_it_as_it_was(library: Library, disk: FaultyDisk) -> None:
+@pytest.mark.parametrize("room", [0, 24, 5_000, 40_000, 75_000])
+async def test_a_disk_that_fills_in_the_middle_of_a_commit_leaves_nothing_of_it(
+    library: Library[SqliteStore], disk: FaultyDisk, tmp_path: Path, room: int
+) -> None:
+    await library.put(library.add("Emma"))
+    size = (tmp_path / "reactor.db-wal").stat().st_size
+    disk.room = room
+    with pytest.raises(StoreFull):
+        await library.put(*(library.add(f"lost {number} " * 100) for number in range(20)))
+    assert disk.room < 4096
+    disk.room = None
+    assert (tmp_path / "reactor.db-wal").stat().st_size - size <= room
+    assert await crashed(library, tmp_path) == (10, ["Emma"])
+    await library.put(library.add("Persuasion"))
+    assert await shown(library) == ["Emma", "Persuasion"]
+    assert (await crashed(library, tmp_path))[1] == ["Emma", "Persuasion"]
+
+
+async def test_a_full_disk_fails_a_change_of_the_schema_and_leaves_it_as_it_was(library: Library[SqliteStore], disk: FaultyDisk) -> None:
     store = library.store
     before = dict(store.tables())
     disk.full = "-wal"
@@ -76,7 +107,7 @@ async def test_a_full_disk_fails_a_change_of_the_schema_and_leaves_it_as_it_was(
 
 
 async def test_a_full_disk_keeps_the_log_from_reaching_the_file_until_there_is_space(
-    small_log: None, library: Library, disk: FaultyDisk, caplog: pytest.LogCaptureFixture
+    small_log: None, library: Library[SqliteStore], disk: FaultyDisk, caplog: pytest.LogCaptureFixture
 ) -> None:
     disk.full = "reactor.db"
     with caplog.at_level(logging.WARNING):
@@ -89,7 +120,9 @@ async def test_a_full_disk_keeps_the_log_from_reaching_the_file_until_there_is_s
     assert await shown(library) == [f"{number:03}" for number in range(120)]
 
 
-async def test_a_commit_that_the_disk_failed_is_not_found_after_a_crash(library: Library, disk: FaultyDisk, tmp_path: Path) -> None:
+async def test_a_commit_that_the_disk_failed_is_not_found_after_a_crash(
+    library: Library[SqliteStore], disk: FaultyDisk, tmp_path: Path
+) -> None:
     await library.put(library.add("Emma"))
     disk.failing = "-wal"
     with pytest.raises(StoreError, match="the disk failed"):
@@ -100,17 +133,12 @@ async def test_a_commit_that_the_disk_failed_is_not_found_after_a_crash(library:
     disk.failing = None
     # Written over what may have reached the disk:
     await library.put(library.add("Persuasion"))
-    crashed = tmp_path / "crashed.db"
-    for ending in ("", "-wal"):
-        Path(f"{crashed}{ending}").write_bytes((tmp_path / f"reactor.db{ending}").read_bytes())
-    store = SqliteStore.open(crashed)
-    snapshot = store.snapshot()
-    assert await titles(snapshot, library.books) == ["Emma", "Persuasion"]
-    snapshot.release()
-    await store.close()
+    assert (await crashed(library, tmp_path))[1] == ["Emma", "Persuasion"]
 
 
-async def test_a_disk_that_fails_once_leaves_no_failed_commit_to_be_found(library: Library, disk: FaultyDisk, tmp_path: Path) -> None:
+async def test_a_disk_that_fails_once_leaves_no_failed_commit_to_be_found(
+    library: Library[SqliteStore], disk: FaultyDisk, tmp_path: Path
+) -> None:
     await library.put(library.add("Emma"))
 
     def fail_once(name: str) -> None:
@@ -122,17 +150,10 @@ async def test_a_disk_that_fails_once_leaves_no_failed_commit_to_be_found(librar
     with pytest.raises(StoreError, match="the disk failed"):
         await library.put(library.add("lost"))
     # The process dies before another commit:
-    crashed = tmp_path / "crashed.db"
-    for ending in ("", "-wal"):
-        Path(f"{crashed}{ending}").write_bytes((tmp_path / f"reactor.db{ending}").read_bytes())
-    store = SqliteStore.open(crashed)
-    snapshot = store.snapshot()
-    assert (snapshot.ts, await titles(snapshot, library.books)) == (10, ["Emma"])
-    snapshot.release()
-    await store.close()
+    assert await crashed(library, tmp_path) == (10, ["Emma"])
 
 
-async def test_a_commit_that_cannot_be_shown_stops_the_store(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_commit_that_cannot_be_shown_stops_the_store(library: Library[SqliteStore], monkeypatch: pytest.MonkeyPatch) -> None:
     await library.put(library.add("Emma"))
 
     def broken(*_: object) -> None:
@@ -146,7 +167,7 @@ async def test_a_commit_that_cannot_be_shown_stops_the_store(library: Library, m
         await library.put(library.add("would get its ts"))
 
 
-async def test_too_many_open_files_fail_a_group_before_it_is_written(library: Library, disk: FaultyDisk) -> None:
+async def test_too_many_open_files_fail_a_group_before_it_is_written(library: Library[SqliteStore], disk: FaultyDisk) -> None:
     store = library.store
     await library.put(library.add("Emma"))
     held = []

@@ -8,7 +8,9 @@ import random
 import struct
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import apsw
 import pytest
@@ -17,6 +19,8 @@ from reactor.errors import StoreCorrupt, StoreError, StoreLocked, StoreReadOnly,
 from reactor.stores.sqlite import SqliteStore
 from reactor.stores.sqlite_file import MIGRATIONS, DatabaseFile, load_migrations
 from tests.stores.library import Book, Library, catalog_of, push, titles
+
+NOBODY = 65534
 
 
 @pytest.fixture
@@ -142,6 +146,21 @@ class TestLock:
                 SqliteStore.open(path)
 
 
+@pytest.fixture
+def unprivileged() -> Iterator[Path]:
+    """A folder of this user's, who is not root meanwhile: root may write everywhere."""
+    root = os.geteuid() == 0
+    if root:
+        os.seteuid(NOBODY)
+    try:
+        with TemporaryDirectory() as folder:
+            yield Path(folder)
+            Path(folder).chmod(0o755)
+    finally:
+        if root:
+            os.seteuid(0)
+
+
 class TestReadOnlyPlaces:
     def test_below_a_file(self, tmp_path: Path) -> None:
         (tmp_path / "file").touch()
@@ -156,12 +175,29 @@ class TestReadOnlyPlaces:
         with pytest.raises(StoreReadOnly, match="the file cannot be made"):
             SqliteStore.open("/proc/self/reactor.db")
 
-    def test_a_file_that_sqlite_may_only_read(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_folder_that_may_only_be_read(self, unprivileged: Path) -> None:
+        unprivileged.chmod(0o555)
+        with pytest.raises(StoreReadOnly, match=r"reactor\.db-lock: the file cannot be made \(Permission denied\)"):
+            SqliteStore.open(unprivileged / "reactor.db")
+        assert os.listdir(unprivileged) == []
+
+    def test_a_file_that_may_only_be_read(self, unprivileged: Path) -> None:
+        path = unprivileged / "reactor.db"
         fill(path, 1)
-        connect = apsw.Connection
-        monkeypatch.setattr("apsw.Connection", lambda name, **options: connect(name, flags=apsw.SQLITE_OPEN_READONLY, **options))
+        path.chmod(0o444)
         with pytest.raises(StoreReadOnly, match=r"reactor\.db: .*cannot be written to"):
             SqliteStore.open(path)
+        path.chmod(0o644)
+        assert use(path) == 1
+
+    def test_a_file_in_a_folder_that_may_only_be_read(self, unprivileged: Path) -> None:
+        path = unprivileged / "reactor.db"
+        fill(path, 1)
+        unprivileged.chmod(0o555)
+        with pytest.raises(StoreReadOnly, match=r"reactor\.db.*Check the permissions"):
+            SqliteStore.open(path)
+        unprivileged.chmod(0o755)
+        assert use(path) == 1
 
 
 class TestOtherFiles:

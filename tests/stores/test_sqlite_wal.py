@@ -20,7 +20,7 @@ PAGE_BYTES = 4096 + 24
 
 
 @pytest.fixture
-async def library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Library]:
+async def library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Library[SqliteStore]]:
     monkeypatch.setattr("reactor.stores.sqlite_checkpoints.CHECKPOINT_PAGES", PAGES)
     monkeypatch.setattr("reactor.stores.sqlite_checkpoints.RETRY_PAGES", RETRY)
     store = SqliteStore.open(tmp_path / "reactor.db")
@@ -28,21 +28,21 @@ async def library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncItera
     await store.close()
 
 
-def wal_pages(library: Library) -> float:
+def wal_pages(library: Library[SqliteStore]) -> float:
     return Path(f"{library.store.path}-wal").stat().st_size / PAGE_BYTES
 
 
-async def load(library: Library, groups: int) -> None:
+async def load(library: Library[SqliteStore], groups: int) -> None:
     for _ in range(groups):
         await library.put(*(library.add(f"{random.random()} " * 20) for _ in range(5)))
 
 
-async def test_nobody_reading(library: Library) -> None:
+async def test_nobody_reading(library: Library[SqliteStore]) -> None:
     await load(library, 300)
     assert PAGES < wal_pages(library) < 3 * PAGES
 
 
-async def test_snapshots_of_which_there_always_is_one(library: Library) -> None:
+async def test_snapshots_of_which_there_always_is_one(library: Library[SqliteStore]) -> None:
     """Readers hold theirs over some turns of the loop and overlap each other, so that at no moment there is none."""
     rng = random.Random(1)
     reading = True
@@ -62,7 +62,7 @@ async def test_snapshots_of_which_there_always_is_one(library: Library) -> None:
     assert wal_pages(library) < 6 * PAGES
 
 
-async def test_a_snapshot_held_long_only_delays_it(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_snapshot_held_long_only_delays_it(library: Library[SqliteStore], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("reactor.stores.sqlite_checkpoints.PATIENCE_S", 0.01)
     await library.put(library.add("Emma"))
     snapshot = library.store.snapshot()
@@ -81,7 +81,7 @@ async def test_a_snapshot_held_long_only_delays_it(library: Library, monkeypatch
     assert wal_pages(library) < grown + 5 * PAGES
 
 
-async def test_a_snapshot_that_reads_the_file_itself_only_delays_it(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_snapshot_that_reads_the_file_itself_only_delays_it(library: Library[SqliteStore], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("reactor.stores.sqlite_checkpoints.PATIENCE_S", 0.01)
     await load(library, 100)
     held = []
@@ -95,7 +95,7 @@ async def test_a_snapshot_that_reads_the_file_itself_only_delays_it(library: Lib
     assert library.store._writer.wal_pages < 2 * PAGES
 
 
-async def test_reads_are_right_while_it_begins_anew(library: Library) -> None:
+async def test_reads_are_right_while_it_begins_anew(library: Library[SqliteStore]) -> None:
     for count in range(1, 120):
         await load(library, 1)
         snapshot = library.store.snapshot()
@@ -103,7 +103,7 @@ async def test_reads_are_right_while_it_begins_anew(library: Library) -> None:
         snapshot.release()
 
 
-async def test_is_gone_after_closing(library: Library) -> None:
+async def test_is_gone_after_closing(library: Library[SqliteStore]) -> None:
     await load(library, 50)
     await library.store.close()
     assert sorted(path.name for path in library.store.path.parent.iterdir()) == ["reactor.db", "reactor.db-lock"]

@@ -84,13 +84,15 @@ class TestTurns:
 
 
 @pytest.fixture
-async def library() -> AsyncIterator[Library]:
+async def library() -> AsyncIterator[Library[SqliteStore]]:
     store = SqliteStore.temporary()
     yield Library(store, await push(store, catalog_of(Book)))
     await store.close()
 
 
-async def test_a_large_group_is_one_transaction_and_lets_the_loop_run(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_large_group_is_one_transaction_and_lets_the_loop_run(
+    library: Library[SqliteStore], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("reactor.stores.sqlite_writer.BREATH_S", 0.0)
     turns = 0
 
@@ -109,7 +111,7 @@ async def test_a_large_group_is_one_transaction_and_lets_the_loop_run(library: L
     assert counting.cancel()
 
 
-async def test_trimming_takes_bounded_steps_and_keeps_documents(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_trimming_takes_bounded_steps_and_keeps_documents(library: Library[SqliteStore], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("reactor.stores.sqlite_log.TRIM_ROWS", 7)
     await library.write(*(library.commit(library.add(str(n)), library.add(str(n)), request=RequestKey("s", n)) for n in range(40)))
     await library.store.trim(log_before=Ts(301), requests_before=Ts(201))
@@ -120,7 +122,7 @@ async def test_trimming_takes_bounded_steps_and_keeps_documents(library: Library
     snapshot.release()
 
 
-async def test_commits_go_on_between_the_steps_of_trimming(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_commits_go_on_between_the_steps_of_trimming(library: Library[SqliteStore], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("reactor.stores.sqlite_log.TRIM_ROWS", 2)
     await library.write(*(library.commit(library.add(str(n))) for n in range(60)))
     trimming = asyncio.create_task(library.store.trim(log_before=Ts(600), requests_before=Ts(0)))
@@ -133,14 +135,14 @@ async def test_commits_go_on_between_the_steps_of_trimming(library: Library, mon
 
 
 class TestAnotherProgramsTransaction:
-    async def test_is_waited_for(self, library: Library) -> None:
+    async def test_is_waited_for(self, library: Library[SqliteStore]) -> None:
         other = apsw.Connection(str(library.store.path))
         other.execute("BEGIN IMMEDIATE")
         asyncio.get_running_loop().call_later(0.03, other.execute, "ROLLBACK")
         await library.put(library.add("Emma"))
         other.close()
 
-    async def test_fails_the_group_when_it_does_not_end(self, library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test_fails_the_group_when_it_does_not_end(self, library: Library[SqliteStore], monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("reactor.stores.sqlite_writer.BUSY_TIMEOUT_S", 0.05)
         other = apsw.Connection(str(library.store.path))
         other.execute("BEGIN IMMEDIATE")
