@@ -123,11 +123,10 @@ def decode_client_message(frame: str | bytes) -> ClientMessage:
         raise ProtocolError(f"WSMessageInvalidJson: a message is a JSON object; this is not JSON: {error}") from None
     if type(message) is not dict:
         raise ProtocolError("WSMessageInvalidJson: a message is a JSON object with a field 'type'.")
-    decode = _DECODERS.get(message.get("type"))  # type: ignore[arg-type]
+    kind = message.get("type")
+    decode = _DECODERS.get(kind) if isinstance(kind, str) else None
     if decode is None:
-        raise ProtocolError(
-            f"WSMessageInvalidJson: unknown message type {str(message.get('type'))[:50]!r}. Known are: {', '.join(_DECODERS)}."
-        )
+        raise ProtocolError(f"WSMessageInvalidJson: unknown message type {str(kind)[:50]!r}. Known are: {', '.join(_DECODERS)}.")
     return decode(message)
 
 

@@ -118,7 +118,7 @@ class Session(Generic[R]):
 
         Raises:
             ProtocolError: the version or a query id does not follow.
-            Overload: more queries than one session may have.
+            Overload: more queries than one session may have, or more removed than it was told of.
         """
         if message.base_version != self.query_set:
             raise ProtocolError(f"Base version {message.base_version} passed up doesn't match the current version {self.query_set}")
@@ -132,7 +132,7 @@ class Session(Generic[R]):
             else:
                 removed.append(self._remove(item))
         self.query_set = QuerySetVersion(message.new_version)
-        return [query for query in added if query.query_id in self.queries], removed
+        return [query for query in added if self.queries.get(query.query_id) is query], removed
 
     def authenticate(self, message: Authenticate) -> None:
         """Take a change of identity that was verified: every query is evaluated anew under it.
@@ -260,6 +260,9 @@ class Session(Generic[R]):
         query = self.queries.pop(item.query_id, None)
         if query is None:
             raise ProtocolError(f"Query id {item.query_id} is not in the query set")
+        if len(self.removed) >= self.limits.queries_per_session:
+            # It adds and removes and never reads.
+            raise Overload("TooManyQueriesForSingleClient")
         self.dirty.pop(query, None)
         self.removed.append(item.query_id)
         return query

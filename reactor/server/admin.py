@@ -159,7 +159,10 @@ def _impersonate(attributes: Mapping[str, Any]) -> Identity:
         elif value is not None:
             raise _invalid(f"its attribute {wire_name!r} is a {type(value).__name__}")
     if not standard.get("subject"):
-        raise _invalid("it has no 'subject'")
+        issuer, _, subject = standard.get("token_identifier", "").rpartition("|")
+        if not subject:
+            raise _invalid("it has neither 'subject' nor 'tokenIdentifier'")
+        standard = {"issuer": issuer, **standard, "subject": subject}
     return Identity(**standard, claims=claims)
 
 

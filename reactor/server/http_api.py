@@ -237,7 +237,7 @@ class HttpApi:
         return self._reply(function, await self._runner.any_kind(function.path, function.args, caller))
 
     async def _run(self, call: Call) -> Reply:
-        segments = [unquote(segment) for segment in _raw_path(call.scope).split("/")[3:]]
+        segments = [unquote(segment) for segment in _raw_path(call.scope).lstrip("/").split("/")[2:]]
         if len(segments) < 2 or not all(segments):
             raise HttpError(400, "MissingIdentifier", "Write /api/run/<module>/<function>.")
         path = f"{'/'.join(segments[:-1])}:{segments[-1]}"

@@ -215,7 +215,9 @@ class _Connection:
             self._mutations.clear()
             self._closing = self._closing or _Closed(1000, "")
             for query in self.session.queries.values():
-                query.subscription.close()
+                # One of a message that was refused halfway has none.
+                if query.subscription is not None:
+                    query.subscription.close()
             self.session.queries.clear()
             self._writer.cancel()
 

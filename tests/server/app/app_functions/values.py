@@ -1,0 +1,31 @@
+from __future__ import annotations
+
+from typing import Any
+
+from reactor import Int64, QueryCtx, query
+
+
+@query
+async def echo(ctx: QueryCtx, value: Any) -> Any:
+    return value
+
+
+@query
+async def whole(ctx: QueryCtx, n: Int64) -> Int64:
+    return Int64(n + 1)
+
+
+@query
+async def who(ctx: QueryCtx) -> str | None:
+    identity = await ctx.auth.identity()
+    return identity.token_identifier if identity else None
+
+
+@query
+async def long(ctx: QueryCtx, letter: str, times: float) -> str:
+    return letter * int(times)
+
+
+@query
+async def speaks(ctx: QueryCtx, text: str) -> None:
+    print(text)

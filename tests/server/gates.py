@@ -1,0 +1,34 @@
+"""Where functions of the tests' app stop until a test lets them go on."""
+
+from __future__ import annotations
+
+import asyncio
+
+__all__ = ["Gate", "gate"]
+
+
+class Gate:
+    """Attributes:
+    reached: set when a function stands before it.
+    """
+
+    def __init__(self) -> None:
+        self.reached = asyncio.Event()
+        self.waiting = 0
+        self._open = asyncio.Event()
+
+    async def reach(self) -> None:
+        self.waiting += 1
+        self.reached.set()
+        await self._open.wait()
+
+    def open(self) -> None:
+        self._open.set()
+
+
+_gates: dict[str, Gate] = {}
+
+
+def gate(name: str) -> Gate:
+    """The gate of this name. A test takes a name that no other has."""
+    return _gates.setdefault(name, Gate())
