@@ -1,1 +1,5 @@
-"""The asyncio client."""
+"""The asyncio client of reactor servers."""
+
+from reactor.client.client import Client, Subscription
+
+__all__ = ["Client", "Subscription"]

@@ -5,7 +5,7 @@ A query's value is spliced in as the bytes it was encoded to once, however many 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -240,53 +240,101 @@ def decode_server_message(frame: str | bytes) -> ServerMessage:
     """
     try:
         message = orjson.loads(frame)
-        return _decode(message)
-    except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
-        raise ProtocolError(f"The server sent something that is not a message: {type(error).__name__}: {error}") from None
+    except orjson.JSONDecodeError as error:
+        raise ProtocolError(f"The server sent something that is not JSON: {error}") from None
+    decode = _DECODERS.get(_typed(message, "type", str))
+    if decode is None:
+        raise ProtocolError(f"The server sent a message of the unknown type {message['type'][:50]!r}.")
+    return decode(message)
 
 
-def _decode(message: dict[str, Any]) -> ServerMessage:
-    kind = message["type"]
-    if kind == "Transition":
-        return Transition(
-            _decode_version(message["startVersion"]),
-            _decode_version(message["endVersion"]),
-            tuple(map(_decode_modification, message["modifications"])),
-        )
-    if kind in ("MutationResponse", "ActionResponse"):
-        ts = message.get("ts")
-        return Response(
-            kind.removesuffix("Response"),
-            message["requestId"],
-            message["success"],
-            message["result"],
-            None if ts is None else decode_ts(ts),
-            message.get("errorData"),
-            "errorData" in message,
-            tuple(message["logLines"]),
-        )
-    if kind == "Ping":
-        return Ping()
-    if kind == "TransitionChunk":
-        return TransitionChunk(message["chunk"], message["partNumber"], message["totalParts"], message["transitionId"])
-    if kind == "FatalError":
-        return FatalErrorMessage(message["error"])
-    if kind == "AuthError":
-        return AuthErrorMessage(message["error"], message.get("baseVersion"), bool(message.get("authUpdateAttempted")))
-    raise ProtocolError(f"The server sent a message of the unknown type {kind!r}.")
+def _typed(message: Any, name: str, kind: type) -> Any:
+    """A field of the expected type."""
+    if type(message) is not dict:
+        raise ProtocolError("The server sent something else where an object was expected.")
+    value = message.get(name)
+    if type(value) is not kind:
+        raise ProtocolError(f"The server sent {type(value).__name__} as {name!r}, expected {kind.__name__}.")
+    return value
+
+
+def _optional(message: dict[str, Any], name: str, kind: type) -> Any:
+    return None if message.get(name) is None else _typed(message, name, kind)
+
+
+def _log_lines(message: dict[str, Any]) -> tuple[str, ...]:
+    lines = _typed(message, "logLines", list)
+    if not all(type(line) is str for line in lines):
+        raise ProtocolError("The server sent a log line that is not a text.")
+    return tuple(lines)
+
+
+def _decode_transition(message: dict[str, Any]) -> Transition:
+    return Transition(
+        _decode_version(_typed(message, "startVersion", dict)),
+        _decode_version(_typed(message, "endVersion", dict)),
+        tuple(map(_decode_modification, _typed(message, "modifications", list))),
+    )
 
 
 def _decode_version(version: dict[str, Any]) -> StateVersion:
-    return StateVersion(QuerySetVersion(version["querySet"]), IdentityVersion(version["identity"]), decode_ts(version["ts"]))
+    return StateVersion(
+        QuerySetVersion(_typed(version, "querySet", int)), IdentityVersion(_typed(version, "identity", int)), decode_ts(version.get("ts"))
+    )
 
 
-def _decode_modification(item: dict[str, Any]) -> QueryResult:
-    query_id = item["queryId"]
-    if item["type"] == "QueryRemoved":
+def _decode_modification(item: Any) -> QueryResult:
+    kind, query_id = _typed(item, "type", str), QueryId(_typed(item, "queryId", int))
+    if kind == "QueryRemoved":
         return QueryResult(query_id, removed=True)
-    lines = tuple(item["logLines"])
-    if item["type"] == "QueryFailed":
-        return QueryResult(query_id, None, item["errorMessage"], item.get("errorData"), "errorData" in item, lines, item.get("journal"))
-    if item["type"] != "QueryUpdated":
-        raise ProtocolError(f"The server sent a modification of the unknown type {item['type']!r}.")
-    return QueryResult(query_id, item.get("value"), log_lines=lines, journal=item.get("journal"))
+    lines, journal = _log_lines(item), _optional(item, "journal", str)
+    if kind == "QueryFailed":
+        error = _typed(item, "errorMessage", str)
+        return QueryResult(query_id, None, error, item.get("errorData"), "errorData" in item, lines, journal)
+    if kind != "QueryUpdated":
+        raise ProtocolError(f"The server sent a modification of the unknown type {kind[:50]!r}.")
+    return QueryResult(query_id, item.get("value"), log_lines=lines, journal=journal)
+
+
+def _decode_response(message: dict[str, Any]) -> Response:
+    kind = message["type"].removesuffix("Response")
+    success = _typed(message, "success", bool)
+    ts = message.get("ts")
+    if kind == "Mutation" and success and ts is None:
+        raise ProtocolError("The server sent no ts with a mutation's success.")
+    return Response(
+        kind,
+        RequestId(_typed(message, "requestId", int)),
+        success,
+        message.get("result") if success else _typed(message, "result", str),
+        None if ts is None else decode_ts(ts),
+        message.get("errorData"),
+        "errorData" in message,
+        _log_lines(message),
+    )
+
+
+def _decode_chunk(message: dict[str, Any]) -> TransitionChunk:
+    return TransitionChunk(
+        _typed(message, "chunk", str),
+        _typed(message, "partNumber", int),
+        _typed(message, "totalParts", int),
+        _typed(message, "transitionId", str),
+    )
+
+
+def _decode_auth_error(message: dict[str, Any]) -> AuthErrorMessage:
+    return AuthErrorMessage(
+        _typed(message, "error", str), _optional(message, "baseVersion", int), message.get("authUpdateAttempted") is True
+    )
+
+
+_DECODERS: dict[str, Callable[[dict[str, Any]], ServerMessage]] = {
+    "Transition": _decode_transition,
+    "TransitionChunk": _decode_chunk,
+    "MutationResponse": _decode_response,
+    "ActionResponse": _decode_response,
+    "FatalError": lambda message: FatalErrorMessage(_typed(message, "error", str)),
+    "AuthError": _decode_auth_error,
+    "Ping": lambda message: Ping(),
+}
