@@ -80,7 +80,7 @@ class Checkpoints:
                 self._patient = pages + CHECKPOINT_PAGES
                 await self._clear(turn)
             elif copied < found:
-                return
+                return  # much may be left: the next attempt copies it beside the commits
             await self._writer.in_thread(turn, self._writer.connection.wal_checkpoint)
         except apsw.Error as error:
             # No commit is at risk: they are in the WAL. It grows until a later attempt succeeds.
