@@ -33,7 +33,7 @@ async def test_acknowledged_commits_survive_kill_9(tmp_path: Path) -> None:
     books = catalog_of(Book).tables["books"]
     acknowledged: list[int] = []
     rng = random.Random(7)
-    for _ in range(4):
+    for _ in range(3):
         acknowledged += write_until_killed(path, rng.randrange(20, 120))
         store = SqliteStore.open(path)
         snapshot = store.snapshot()
