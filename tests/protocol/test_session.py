@@ -1,0 +1,315 @@
+"""The session's rules, driven by hand and by machine against a model of a client."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import pytest
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from reactor.errors import ProtocolError
+from reactor.limits import DEFAULT_LIMITS
+from reactor.protocol.client_messages import Add, Authenticate, ModifyQuerySet, Remove
+from reactor.protocol.session import Overload, Query, Round, Session
+from reactor.protocol.version import QueryId, RequestId, decode_ts
+
+LIMITS = replace(DEFAULT_LIMITS, queries_per_session=5, mutations_queued_per_session=3, actions_running_per_session=3)
+
+
+@dataclass(frozen=True)
+class Failure:
+    message: str
+    data: bytes | None = None
+
+
+@dataclass(frozen=True)
+class Result:
+    value: bytes = b"null"
+    error: Failure | None = None
+    log_lines: tuple[str, ...] = ()
+    journal: str | None = None
+
+    @property
+    def ok(self) -> bool:
+        return self.error is None
+
+    def same_as(self, other: Any) -> bool:
+        return (self.value, self.error) == (other.value, other.error)
+
+
+def add(query_id: int, journal: str | None = None) -> Add:
+    return Add(QueryId(query_id), "notes:list", b"{}", journal)
+
+
+def modify(session: Session[Result], *items: Add | Remove, new: int | None = None) -> tuple[list[Query[Result]], list[Query[Result]]]:
+    base = session.query_set
+    return session.modify(ModifyQuerySet(base, base + 1 if new is None else new, items))
+
+
+def round_of(session: Session[Result], ts: int, result: Result) -> dict[str, Any]:
+    """One round in which every query gives this."""
+    begun = session.begin_round()
+    frame: dict[str, Any] = json.loads(session.end_round(begun, ts, [(query, result) for query in begun.queries], server_ns=1))
+    return frame
+
+
+@pytest.fixture
+def session() -> Session[Result]:
+    return Session(LIMITS)
+
+
+@pytest.mark.parametrize(("base", "new"), [(1, 2), (0, 0), (2, 1), (2**32 - 1, 2**32 - 1)])
+def test_a_query_set_version_that_does_not_follow_is_refused(session: Session[Result], base: int, new: int) -> None:
+    with pytest.raises(ProtocolError):
+        session.modify(ModifyQuerySet(base, new, ()))
+
+
+def test_a_query_set_version_may_not_go_back(session: Session[Result]) -> None:
+    modify(session)
+    modify(session)
+    with pytest.raises(ProtocolError, match="Base version 0 passed up doesn't match the current version 2"):
+        session.modify(ModifyQuerySet(0, 1, ()))
+
+
+@pytest.mark.parametrize("items", [(add(1), add(1)), (Remove(QueryId(1)),), (add(1), Remove(QueryId(1)), Remove(QueryId(1)))])
+def test_a_query_id_is_added_and_removed_once(session: Session[Result], items: tuple[Add | Remove, ...]) -> None:
+    with pytest.raises(ProtocolError, match="Query id 1"):
+        modify(session, *items)
+
+
+def test_a_query_id_of_an_earlier_message_is_in_the_query_set_already(session: Session[Result]) -> None:
+    modify(session, add(1))
+    with pytest.raises(ProtocolError, match="Query id 1"):
+        modify(session, add(1))
+
+
+@pytest.mark.parametrize("base", [1, 2**32 - 1])
+def test_an_identity_version_that_does_not_follow_is_refused(session: Session[Result], base: int) -> None:
+    with pytest.raises(ProtocolError, match="identity version 0"):
+        session.authenticate(Authenticate(base, "None", None))
+
+
+def test_only_queries_that_remain_are_to_be_subscribed(session: Session[Result]) -> None:
+    added, removed = modify(session, add(1), Remove(QueryId(1)), add(1), add(2))
+    assert [query.query_id for query in added] == [1, 2]
+    assert added[0] is session.queries[QueryId(1)] and removed[0] is not added[0]
+
+
+def test_more_queries_than_allowed_are_an_overload(session: Session[Result]) -> None:
+    with pytest.raises(Overload, match="TooManyQueries"):
+        modify(session, *(add(number) for number in range(6)))
+
+
+def test_adding_and_removing_without_ever_reading_is_an_overload(session: Session[Result]) -> None:
+    with pytest.raises(Overload, match="TooManyQueries"):
+        for number in range(6):
+            modify(session, add(number))
+            modify(session, Remove(QueryId(number)))
+
+
+def test_more_requests_than_allowed_are_an_overload(session: Session[Result]) -> None:
+    for _ in range(3):
+        session.begin_mutation()
+        session.begin_action()
+    with pytest.raises(Overload, match="TooManyConcurrentMutations"):
+        session.begin_mutation()
+    with pytest.raises(Overload, match="TooManyInflightActionsForSingleClient"):
+        session.begin_action()
+
+
+def test_requests_count_until_their_answer_is_taken(session: Session[Result]) -> None:
+    for number in range(20):
+        session.begin_mutation()
+        session.begin_action()
+        session.answer_mutation(RequestId(number), Result(), 1)
+        session.answer_action(RequestId(number), Result(error=Failure("no")))
+        session.take_response()
+        session.take_response()
+    assert (session.mutations_queued, session.actions_running) == (0, 0)
+
+
+def test_a_result_is_sent_again_when_its_journal_or_its_text_changed_and_only_then(session: Session[Result]) -> None:
+    (query,) = modify(session, add(1, journal="old"))[0]
+    assert query.journal == "old"
+    results = [
+        Result(b"1"),
+        Result(b"1"),
+        Result(b"1", journal="new"),
+        Result(error=Failure("a")),
+        Result(error=Failure("a")),
+        Result(b"1"),
+    ]
+    sent = []
+    for ts, result in enumerate(results):
+        session.invalidated(query)
+        sent.append(len(round_of(session, ts, result)["modifications"]))
+        assert query.journal == result.journal
+    assert sent == [1, 0, 1, 1, 0, 1]
+
+
+@dataclass
+class Client:
+    """What an official client knows after each message: everything it asserts, it asserts here."""
+
+    version: tuple[int, int, int] = (0, 0, 0)
+    values: dict[int, str] = field(default_factory=dict)
+    answered: list[int] = field(default_factory=list)
+    owed_ts: int | None = None
+
+    def response(self, message: dict[str, Any]) -> None:
+        self.answered.append(message["requestId"])
+        if message["success"]:
+            assert decode_ts(message["ts"]) > self.version[2], "a transition that covers a mutation came before its answer"
+        self.owed_ts = max(self.owed_ts or 0, decode_ts(message["ts"]) if message["success"] else 0)
+
+    def transition(self, message: dict[str, Any]) -> None:
+        start, end = (
+            (version["querySet"], version["identity"], decode_ts(version["ts"]))
+            for version in (message["startVersion"], message["endVersion"])
+        )
+        assert start == self.version
+        assert all(after >= before for before, after in zip(start, end, strict=True))
+        ids = [item["queryId"] for item in message["modifications"]]
+        assert len(set(ids)) == len(ids)
+        for item in message["modifications"]:
+            if item["type"] == "QueryRemoved":
+                self.values.pop(item["queryId"], None)
+            else:
+                self.values[item["queryId"]] = item.get("value") or item["errorMessage"]
+        self.version = end
+        if self.owed_ts is not None and end[2] >= self.owed_ts:
+            self.owed_ts = None
+
+
+class SessionMachine(RuleBasedStateMachine):
+    """Any order of messages, commits, rounds and answers, with the writer of ``reactor.server.websocket`` played by the rules.
+
+    The database: what each query gives changes with the commits that touch it, and with the identity.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.session: Session[Result] = Session(replace(DEFAULT_LIMITS))
+        self.client = Client()
+        self.head = 1
+        self.touched: dict[int, list[int]] = {}  # the commits that changed each query's result
+        self.sets: dict[int, frozenset[int]] = {0: frozenset()}  # the queries of each version
+        self.requests = 0
+        self.queued: list[int] = []
+        self.running: tuple[Round[Result], int, list[tuple[Query[Result], Result]]] | None = None
+        self.next_id = 0
+
+    def truth(self, query_id: int, ts: int, identity: int) -> str:
+        changed = max((commit for commit in self.touched[query_id] if commit <= ts), default=0)
+        # Every third query fails now and then; every second looks at the identity.
+        return f"{'failed ' if changed % 3 == 1 else ''}{query_id} at {changed} for {identity if query_id % 2 else 'all'}"
+
+    def result(self, query_id: int, ts: int, identity: int) -> Result:
+        value = self.truth(query_id, ts, identity)
+        return Result(error=Failure(value)) if value.startswith("failed") else Result(json.dumps(value).encode())
+
+    @initialize(added=st.integers(0, 3))
+    def connect(self, added: int) -> None:
+        self.add(added)
+
+    @rule(count=st.integers(0, 3))
+    def add(self, count: int) -> None:
+        ids = range(self.next_id, self.next_id + count)
+        self.next_id += count
+        self.touched |= {query_id: [] for query_id in ids}
+        modify(self.session, *map(add, ids))
+        self.sets[self.session.query_set] = self.sets[self.session.query_set - 1] | set(ids)
+
+    @precondition(lambda self: self.session.queries)
+    @rule(data=st.data())
+    def remove(self, data: st.DataObject) -> None:
+        query_id = data.draw(st.sampled_from(sorted(self.session.queries)))
+        modify(self.session, Remove(query_id))
+        self.sets[self.session.query_set] = self.sets[self.session.query_set - 1] - {query_id}
+
+    @rule()
+    def authenticate(self) -> None:
+        self.session.authenticate(Authenticate(self.session.identity, "None", None))
+
+    @rule()
+    def request_mutation(self) -> None:
+        self.session.begin_mutation()
+        self.queued.append(self.requests)
+        self.requests += 1
+
+    @rule(data=st.data())
+    def commit(self, data: st.DataObject) -> None:
+        """Somebody else's commit."""
+        self.publish(data)
+
+    @precondition(lambda self: self.queued)
+    @rule(data=st.data(), ok=st.booleans())
+    def mutate(self, data: st.DataObject, ok: bool) -> None:
+        """The mutation at the head of the queue ends; its answer is there before anybody sees its commit."""
+        request = RequestId(self.queued.pop(0))
+        if ok:
+            self.session.answer_mutation(request, Result(b"1.0"), self.head + 1)
+            self.publish(data)
+        else:
+            self.session.answer_mutation(request, Result(error=Failure("no")), self.head)
+
+    def publish(self, data: st.DataObject) -> None:
+        self.head += 1
+        for query in data.draw(st.lists(st.sampled_from(sorted(self.session.queries)), unique=True)) if self.session.queries else []:
+            self.touched[query].append(self.head)
+            self.session.invalidated(self.session.queries[query])
+
+    @precondition(lambda self: self.running is None)
+    @rule()
+    def write(self) -> None:
+        """The writer wakes: answers first, then a round, if one is owed."""
+        self.send_responses()
+        if self.session.wants_round:
+            identity = self.session.identity
+            round = self.session.begin_round()
+            results = [(query, self.result(query.query_id, self.head, identity)) for query in round.queries]
+            self.running = (round, self.head, results)
+
+    @precondition(lambda self: self.running is not None)
+    @rule()
+    def finish_round(self) -> None:
+        assert self.running is not None
+        (round, ts, results), self.running = self.running, None
+        self.send_responses()
+        self.client.transition(json.loads(self.session.end_round(round, ts, results, server_ns=1)))
+        self.check_snapshot()
+
+    def send_responses(self) -> None:
+        while self.session.responses:
+            self.client.response(json.loads(self.session.take_response()))
+
+    def check_snapshot(self) -> None:
+        """All that the client knows of the query set that it was told of is true at one ts."""
+        query_set, identity, ts = self.client.version
+        assert self.sets[query_set] & set(self.session.queries) <= set(self.client.values), "a query was added and has no result"
+        for query_id in self.sets[query_set] & set(self.session.queries):
+            assert self.client.values[query_id] == self.truth(query_id, ts, identity)
+
+    @invariant()
+    def answers_come_once_and_in_order(self) -> None:
+        assert self.client.answered == list(range(len(self.client.answered)))
+        assert len(self.client.answered) + len(self.session.responses) + len(self.queued) == self.requests
+
+    def teardown(self) -> None:
+        """What is owed ends: then the client has seen everything."""
+        if self.running is not None:
+            self.finish_round()
+        while self.session.wants_round or self.session.responses:
+            self.write()
+            if self.running is not None:
+                self.finish_round()
+        assert self.client.version[:2] == (self.session.query_set, self.session.identity)
+        assert self.client.owed_ts is None, "no transition covers an answer"
+        assert set(self.client.values) == set(self.session.queries)
+        self.check_snapshot()
+
+
+TestSession = SessionMachine.TestCase
