@@ -6,6 +6,7 @@ import contextlib
 import errno
 import math
 import socket
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
@@ -92,9 +93,12 @@ class _Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Accept nothing more, let what runs end, close sockets so that clients reconnect; each for a bounded time."""
+        started = time.monotonic()
         for server in self.servers:
             server.close()
         await self._backend.connections.stop(0.0 if self.force_exit else self._stop_timeout_s)
+        # What is left of the time is for requests; uvicorn knows whole seconds.
+        self.config.timeout_graceful_shutdown = max(1, math.ceil(self._stop_timeout_s + started - time.monotonic()))
         await super().shutdown(sockets)
 
 
@@ -126,7 +130,6 @@ async def serve(
         ws_per_message_deflate=False,
         ws_ping_interval=limits.ping_after_s,
         ws_ping_timeout=limits.silent_client_s,
-        timeout_graceful_shutdown=math.ceil(stop_timeout_s),
         log_config=None,
         access_log=False,
         proxy_headers=False,

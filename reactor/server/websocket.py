@@ -48,6 +48,8 @@ _CLIENT = re.compile(r"(?P<name>.+?)-(?P<version>\d+\.\d+\.\d+.*)\Z")
 
 #: The last reason that a connection is closed with at a shutdown: clients reconnect, and say nothing.
 GOING_AWAY = (1001, "InternalServerError")
+#: How long a shutdown waits for clients to take their last frames.
+CLOSING_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +144,7 @@ class Connections:
             task.cancel()
         closing = [connection.finish(*GOING_AWAY) for connection in list(self._open)]
         if closing:
-            await asyncio.wait(closing, timeout=grace_s)
+            await asyncio.wait(closing, timeout=min(grace_s, CLOSING_S))
 
 
 async def _refuse(scope: Scope, send: Send, error: ProtocolError) -> None:
@@ -353,10 +355,10 @@ class _Connection:
                     await self._frame(wire.PING)
                 self._ping_due = False
             await self._end(self._closing)
-        except asyncio.CancelledError:
-            raise
+        except OSError:
+            pass  # the client is gone, which the reader is told too: it ends the connection
         except Exception:
-            # The socket is gone, which the reader learns too, or a bug of ours: the client reconnects to a fresh state.
+            # A bug of ours: the client reconnects to a fresh state.
             if self._closing is None:
                 _log.exception("a connection failed")
                 await self._end(_Closed(1011, "InternalServerError"))
@@ -372,22 +374,26 @@ class _Connection:
             if running:
                 await asyncio.wait(running)
             settled = [(query, result.result() if isinstance(result, asyncio.Future) else result) for query, result in results]
-            # A response whose commit this snapshot shows was queued before the snapshot was: it goes first.
-            await self._send_responses()
-            await self._transition(round, pin.ts, settled)
+            # A response whose commit this snapshot shows was queued before the snapshot was taken: it goes first.
+            frames = self._responses()
+            frames += self._transition(session.end_round(round, pin.ts, settled, server_ns=self._all.runtime.now_ns()))
         finally:
+            # Before anything is sent: for a client that does not read, sending waits without an end.
             pin.release()
+        for frame in frames:
+            await self._frame(frame)
         if session.wants_round:
             self.wake.set()
 
-    async def _transition(self, round: Round[Outcome], ts: int, results: list[tuple[Query[Outcome], Outcome]]) -> None:
-        limits = self._all.limits
-        frame = self.session.end_round(round, ts, results, server_ns=self._all.runtime.now_ns())
-        if len(frame) > limits.sent_frame_size_bytes and self._client is not None and self._client.takes_chunks:
-            for part in wire.chunks(frame, limits.sent_frame_size_bytes, self.session.transition_id):
-                await self._frame(part)
-        else:
-            await self._frame(frame)
+    def _transition(self, frame: bytes) -> list[bytes]:
+        size = self._all.limits.sent_frame_size_bytes
+        if len(frame) > size and self._client is not None and self._client.takes_chunks:
+            return wire.chunks(frame, size, self.session.transition_id)
+        return [frame]
+
+    def _responses(self) -> list[bytes]:
+        responses = self.session.responses
+        return [self.session.take_response() for _ in range(len(responses))] if responses else []
 
     async def _send_responses(self) -> None:
         while self.session.responses:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import asyncio
 
-from reactor import ActionCtx, MutationCtx, QueryCtx, action, internal_mutation, mutation, query
+from reactor import ActionCtx, Id, MutationCtx, QueryCtx, action, internal_mutation, mutation, query
 from schema import Counter
 
 
@@ -10,6 +10,12 @@ from schema import Counter
 async def get(ctx: QueryCtx, name: str) -> float:
     counter = await ctx.db.query(Counter.by_name(name=name)).unique()
     return counter.count if counter else 0
+
+
+@query
+async def id_of(ctx: QueryCtx, name: str) -> Id[Counter] | None:
+    counter = await ctx.db.query(Counter.by_name(name=name)).unique()
+    return counter.id if counter else None
 
 
 @mutation

@@ -13,7 +13,11 @@ async def echo(ctx: QueryCtx, value: Any) -> Any:
 
 @mutation
 async def store(ctx: MutationCtx, name: str, content: Any) -> None:
-    await ctx.db.insert(Box(name=name, content=content))
+    box = await ctx.db.query(Box.by_name(name=name)).unique()
+    if box is None:
+        await ctx.db.insert(Box(name=name, content=content))
+    else:
+        await ctx.db.patch(box.id, content=content)
 
 
 @query
@@ -25,6 +29,11 @@ async def load(ctx: QueryCtx, name: str) -> Any:
 @query
 async def next_int64(ctx: QueryCtx, n: Int64) -> Int64:
     return Int64(n + 1)
+
+
+@query
+async def next_int(ctx: QueryCtx, n: int) -> int:
+    return n + 1
 
 
 @query
