@@ -42,7 +42,7 @@ class Id(str, Generic[T]):
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
         arguments = get_args(source)
-        target = arguments[0] if arguments and not isinstance(arguments[0], TypeVar) else None
+        target = arguments[0] if arguments and arguments[0] is not Any and not isinstance(arguments[0], TypeVar) else None
         if isinstance(target, ForwardRef):
             target = target.__forward_arg__
 

@@ -3,7 +3,7 @@
 ``encode_key`` maps a value to bytes so that comparing the bytes compares the values, whatever their types (the order across
 types is fixed: absent, null, Int64, Float64, boolean, string, bytes, array, object). Every encoding is self-delimiting: none
 is a prefix of another, so encodings can be concatenated into the key of an index, and whole leading elements of a key are an
-equality prefix of it. The escapes and the float technique are the usual ones of ordered tuple encodings.
+equality prefix of it.
 """
 
 from __future__ import annotations
@@ -113,18 +113,12 @@ def _utf8(text: str) -> bytes:
 
 
 def _escaped(raw: bytes) -> bytes:
-    # A NUL inside is followed by 0xff and the end by nothing or a lower byte, so that a prefix sorts first.
+    # 0x00 is the end and nothing else, so that a text does not lie in the range of the keys of a shorter one.
+    if b"\x01" in raw:
+        raw = raw.replace(b"\x01", b"\x01\x02")
     if b"\x00" in raw:
-        raw = raw.replace(b"\x00", b"\x00\xff")
+        raw = raw.replace(b"\x00", b"\x01\x01")
     return raw + _END
-
-
-def _string_end(key: bytes, at: int) -> int:
-    while True:
-        at = key.index(b"\x00", at) + 1
-        if at == len(key) or key[at] != 0xFF:
-            return at
-        at += 1
 
 
 def _end(key: bytes, at: int) -> int:
@@ -134,13 +128,13 @@ def _end(key: bytes, at: int) -> int:
     if tag in (_INT, _FLOAT):
         return at + 8
     if tag in (_STRING, _BYTES):
-        return _string_end(key, at)
+        return key.index(_END, at) + 1
     if tag == _ARRAY:
         while key[at] != 0:
             at = _end(key, at)
         return at + 1
     if tag == _OBJECT:
         while key[at] != 0:
-            at = _end(key, _string_end(key, at + 1))
+            at = _end(key, key.index(_END, at) + 1)
         return at + 1
     return at
