@@ -132,7 +132,7 @@ def wire_fields(model: BaseModel) -> dict[str, Value]:
         if (value is None and optional) or value is ABSENT:
             continue
         kind = type(value)
-        values[wire] = value if kind is str or kind is float or kind is bool or value is None else to_value(value)
+        values[wire] = value if kind is str or kind is float or kind is bool or value is None else _value_in(value, f".{wire}")
     return values
 
 
@@ -149,20 +149,32 @@ def to_value(value: Any) -> Value:
     if isinstance(value, int):
         return codec.decode(codec.encode(value))
     if isinstance(value, list | tuple):
-        return [to_value(item) for item in value]
+        return [_value_in(item, f"[{at}]") for at, item in enumerate(value)]
     if isinstance(value, Mapping):
-        return {str.__str__(key): to_value(item) for key, item in value.items() if item is not ABSENT}
+        return {_name(key): _value_in(item, f".{key}") for key, item in value.items() if item is not ABSENT}
     if isinstance(value, Document):
         return value.__system_fields__() | wire_fields(value)
     if isinstance(value, BaseModel):
         return wire_fields(value)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {
-            field.name: to_value(item)
+            field.name: _value_in(item, f".{field.name}")
             for field in dataclasses.fields(value)
             if (item := getattr(value, field.name)) is not ABSENT and not (item is None and field.default is None)
         }
     return codec.decode(codec.encode(value))
+
+
+def _value_in(value: Any, step: str) -> Value:
+    try:
+        return to_value(value)
+    except ValueFormatError as error:
+        raise codec.inside(error, step) from None
+
+
+def _name(key: Any) -> str:
+    codec.check_name(key)
+    return str.__str__(key)
 
 
 class Document(BaseModel):

@@ -20,7 +20,7 @@ from pydantic_core import PydanticCustomError, core_schema
 from reactor.errors import ValueFormatError
 from reactor.limits import DEFAULT_LIMITS
 
-__all__ = ["Int64", "Value", "clean", "decode", "encode", "from_json", "register_encoder", "size", "to_json"]
+__all__ = ["Int64", "Value", "check_name", "clean", "decode", "encode", "from_json", "inside", "register_encoder", "size", "to_json"]
 
 Value: TypeAlias = Union[bool, float, "Int64", str, bytes, "list[Value]", "dict[str, Value]", None]
 
@@ -121,7 +121,21 @@ def dumps(encoded: object) -> bytes:
     try:
         return orjson.dumps(encoded, option=orjson.OPT_SORT_KEYS)
     except orjson.JSONEncodeError as error:
-        raise ValueFormatError(f"a string cannot be sent: {error}") from None
+        path = _lone_surrogate(encoded)
+        if path is None:
+            raise ValueFormatError(f"this cannot be sent: {error}") from None
+        raise ValueFormatError("a string holds a lone surrogate, which is no Unicode text", path=path) from None
+
+
+def _lone_surrogate(encoded: object) -> str | None:
+    if isinstance(encoded, str):
+        return None if encoded.isascii() or encoded == encoded.encode("utf-8", "ignore").decode() else ""
+    steps: list[tuple[str, object]] = []
+    if isinstance(encoded, list):
+        steps = [(f"[{at}]", item) for at, item in enumerate(encoded)]
+    elif isinstance(encoded, dict):
+        steps = [(f".{key}", item) for key, item in encoded.items()]
+    return next((step + path for step, item in steps if (path := _lone_surrogate(item)) is not None), None)
 
 
 def _plain(value: float) -> bool:
@@ -175,7 +189,7 @@ def _encode_list(value: list[object], depth: int) -> object:
         try:
             encoded.append(encode(item, depth - 1))
         except ValueFormatError as error:
-            raise _inside(error, f"[{len(encoded)}]") from None
+            raise inside(error, f"[{len(encoded)}]") from None
     return encoded
 
 
@@ -185,11 +199,11 @@ def _encode_dict(value: dict[str, object], depth: int) -> object:
     _check_depth(depth)
     encoded: dict[str, object] = {}
     for key, item in value.items():
-        _check_name(key)
+        check_name(key)
         try:
             encoded[key] = encode(item, depth - 1)
         except ValueFormatError as error:
-            raise _inside(error, f".{key}") from None
+            raise inside(error, f".{key}") from None
     return encoded
 
 
@@ -246,7 +260,7 @@ def _decode_list(json: list[object], depth: int) -> Value:
         try:
             values.append(decode(item, depth - 1))
         except ValueFormatError as error:
-            raise _inside(error, f"[{len(values)}]") from None
+            raise inside(error, f"[{len(values)}]") from None
     return values
 
 
@@ -260,11 +274,11 @@ def _decode_dict(json: dict[str, object], depth: int) -> Value:
     _check_depth(depth)
     values: dict[str, Value] = {}
     for key, item in json.items():
-        _check_name(key)
+        check_name(key)
         try:
             values[key] = decode(item, depth - 1)
         except ValueFormatError as error:
-            raise _inside(error, f".{key}") from None
+            raise inside(error, f".{key}") from None
     return values
 
 
@@ -301,7 +315,12 @@ def _check_depth(depth: int) -> None:
         raise ValueFormatError("arrays and objects are nested too deeply", code="TooNestedError")
 
 
-def _check_name(name: object) -> None:
+def check_name(name: object) -> None:
+    """Check the name of a field of an object.
+
+    Raises:
+        ValueFormatError: no value has a field of this name.
+    """
     if not isinstance(name, str):
         raise ValueFormatError(f"a field name is {type(name).__name__}, expected str")
     if len(name) > _MAX_NAME or not name.isascii() or (name and not name.isprintable()) or name[:1] == "$":
@@ -311,7 +330,8 @@ def _check_name(name: object) -> None:
         )
 
 
-def _inside(error: ValueFormatError, step: str) -> ValueFormatError:
+def inside(error: ValueFormatError, step: str) -> ValueFormatError:
+    """The same error, seen from one step further out: ``.field`` or ``[3]``."""
     return ValueFormatError(error.reason, path=step + error.path, code=error.code)
 
 

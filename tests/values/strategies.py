@@ -39,7 +39,7 @@ def _bits(value: float) -> int:
 
 
 def _sign(a: Any, b: Any) -> int:
-    return (a > b) - (a < b)
+    return int(a > b) - int(a < b)
 
 
 def compare(a: Any, b: Any) -> int:

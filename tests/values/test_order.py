@@ -24,7 +24,8 @@ ASCENDING: list[Any] = [
     *(Int64(n) for n in (-(2**63), -(2**53) - 1, -1, 0, 1, 255, 256, 2**53 + 1, 2**63 - 1)),
     *(-NAN, -math.inf, -1e308, -1.5, -1.0, -5e-324, -0.0, 0.0, 5e-324, 1.0, 1.5, 2.0**63, math.inf, NAN),
     *(False, True),
-    *("", "\x00", "\x00\x00", "\x00a", "\x01", "A", "a", "a\x00", "a\x00b", "a\x01", "aa", "b", "\x7f", "é", "\ue000", "\uffff", "\U00010000"),
+    *("", "\x00", "\x00\x00", "\x00a", "\x01", "A", "a", "a\x00", "a\x00b", "a\x01", "aa", "b", "\x7f", "é", "\ue000", "\uffff"),
+    *("\U00010000", "\U0010ffff"),
     *(b"", b"\x00", b"\x00\x00", b"\x00\xff", b"\x01", b"\x7f", b"\x80", b"\xff", b"\xff\x00", b"\xff\xff"),
     *([], [None], [None, None], [Int64(9)], [0.0], [False], ["a"], ["a", None], ["a\x00"], [b"a"], [[]], [[[]]], [{}]),
     *({}, {"": None}, {"": 1.0}, {"a": None}, {"a": None, "b": None}, {"a": 1.0}, {"a": {}}, {"a": {"a": 1.0}}, {"a ": None}, {"b": None}),
@@ -55,8 +56,10 @@ def test_comparing_keys_compares_numbers(a: Any, b: Any) -> None:
 
 @given(st.lists(st.tuples(fields, fields), min_size=1, max_size=5))
 def test_a_key_of_several_values_compares_them_one_after_another(rows: list[tuple[Any, Any]]) -> None:
-    in_order = functools.cmp_to_key(lambda a, b: compare(a[0], b[0]) or compare(a[1], b[1]))
-    expected = [encode_key(row[0]) + encode_key(row[1]) for row in sorted(rows, key=in_order)]
+    def order(a: tuple[Any, Any], b: tuple[Any, Any]) -> int:
+        return compare(a[0], b[0]) or compare(a[1], b[1])
+
+    expected = [encode_key(row[0]) + encode_key(row[1]) for row in sorted(rows, key=functools.cmp_to_key(order))]
     assert sorted(encode_key(row[0]) + encode_key(row[1]) for row in rows) == expected
 
 
