@@ -13,7 +13,7 @@ import pytest
 
 from reactor import AppError, AuthenticationError, ConnectionLost, Int64, LimitExceeded, RemoteError, ValueFormatError
 from reactor.client import Client
-from reactor.client.state import State
+from reactor.client.state import Event, State
 from reactor.errors import ProtocolError
 from reactor.limits import DEFAULT_LIMITS
 from tests.client.network import misbehaving, plugged
@@ -60,7 +60,7 @@ async def test_queries_mutations_and_actions(client: Client) -> None:
 
 
 async def test_every_kind_of_value_comes_back_as_it_was(client: Client) -> None:
-    value = [None, True, -0.0, 1.5, "日本", b"\x00\xff", Int64(2**63 - 1), {"a": {"b": []}}]
+    value: list[object] = [None, True, -0.0, 1.5, "日本", b"\x00\xff", Int64(2**63 - 1), {"a": {"b": []}}]
     assert repr(await client.query("values:echo", value=value)) == repr(value)
 
 
@@ -149,7 +149,12 @@ async def test_a_subscription_that_is_left_is_no_longer_watched(client: Client, 
 async def test_a_result_too_large_for_one_frame_arrives_in_chunks(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     frames: list[str] = []
     receive = State.receive
-    monkeypatch.setattr(State, "receive", lambda self, frame: (frames.append(frame), receive(self, frame))[1])
+
+    def spy(state: State, frame: str) -> list[Event]:
+        frames.append(frame)
+        return receive(state, frame)
+
+    monkeypatch.setattr(State, "receive", spy)
     value = "é" * 3_500_000
     assert await client.query("values:echo", value=value) == value
     assert sum(json.loads(frame)["type"] == "TransitionChunk" for frame in frames) > 1
@@ -189,6 +194,39 @@ async def test_an_action_under_way_is_lost_with_its_connection_and_live_queries_
             await hanging
         await client.mutation("counters:add", name="action")
         assert await anext(counts) == 2, "it did not run again"
+
+
+async def test_a_query_after_a_lost_connection_does_not_answer_from_before(server: Server, client: Client) -> None:
+    reconnecting, go = asyncio.Event(), asyncio.Event()
+
+    async def sleep(seconds: float) -> None:
+        reconnecting.set()
+        await go.wait()
+
+    async with plugged(server.url) as cable, Client(cable.url, sleep=sleep) as cut:
+        counts = cut.subscribe("counters:get", name="fresh")
+        assert await anext(counts) == 0
+        cable.cut()
+        await reconnecting.wait()
+        await client.mutation("counters:add", name="fresh")
+        answer = asyncio.create_task(cut.query("counters:get", name="fresh"))
+        await asyncio.sleep(0)
+        go.set()
+        assert await answer == 1
+
+
+async def test_the_waits_start_over_after_a_connection_that_did_its_work(server: Server) -> None:
+    waits: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        waits.append(seconds)
+
+    async with plugged(server.url) as cable, Client(cable.url, sleep=sleep, random=lambda: 0.5) as client:
+        for _ in range(3):
+            await client.mutation("counters:add", name="again")
+            cable.cut()
+        assert await client.mutation("counters:add", name="again") == 4
+    assert waits == [1, 1, 1]
 
 
 async def test_it_goes_on_when_the_server_was_killed_under_mutations_and_started_again(tmp_path: Path) -> None:

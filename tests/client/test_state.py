@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -148,6 +149,33 @@ def test_unfinished_mutations_are_sent_again_and_actions_under_way_are_lost(peer
     assert results(peer.respond("Mutation", 0, "first result", ts=encode_ts(5))) == ["first result"]
 
 
+def test_what_was_not_sent_yet_is_not_lost(peer: Peer) -> None:
+    peer.connect()
+    peer.state.request(Action, "a:act", b"{}")
+    assert peer.state.disconnected() == []
+    assert kinds(peer.connect()) == ["Connect", "ModifyQuerySet", "Action"]
+
+
+def test_a_response_counts_as_seen_and_a_second_one_does_not_count(peer: Peer) -> None:
+    peer.connect()
+    peer.state.request(Mutation, "a:write", b"{}")
+    assert peer.respond("Mutation", 0, "before it was sent", ts=encode_ts(3)) == []
+    peer.sent()
+    peer.respond("Mutation", 0, "first", ts=encode_ts(9))
+    peer.respond("Mutation", 0, "second", ts=encode_ts(4))
+    assert peer.transition(8) == []
+    assert results(peer.transition(9)) == ["first"]
+
+
+def test_what_a_response_told_is_not_unseen_by_a_reconnect(peer: Peer) -> None:
+    peer.connect()
+    peer.state.request(Mutation, "a:write", b"{}")
+    peer.sent()
+    peer.respond("Mutation", 0, None, ts=encode_ts(9))
+    peer.state.disconnected()
+    assert peer.connect()[0]["maxObservedTimestamp"] == encode_ts(9)
+
+
 def test_no_more_requests_are_under_way_than_a_server_takes_and_their_order_is_kept(peer: Peer) -> None:
     limit = DEFAULT_LIMITS.mutations_queued_per_session
     peer.connect()
@@ -159,6 +187,8 @@ def test_no_more_requests_are_under_way_than_a_server_takes_and_their_order_is_k
     assert kinds(peer.sent()) == ["Mutation"]
     peer.respond("Mutation", 1, None, ts=encode_ts(1))
     assert kinds(peer.sent()) == ["Mutation", "Authenticate"]
+    peer.state.disconnected()
+    assert kinds(peer.connect()).count("Mutation") == limit, "on a new connection none is under way"
 
 
 def test_a_query_keeps_its_result_over_a_reconnect_and_only_a_different_one_is_new(peer: Peer) -> None:
@@ -231,7 +261,7 @@ def test_a_connection_is_settled_when_all_that_was_asked_before_it_is_answered(p
     peer.state.authenticate("token")
     peer.state.request(Mutation, "a:write", b"{}")
     peer.connect()
-    steps = [
+    steps: list[Callable[[], object]] = [
         lambda: peer.transition(1, identity=1),
         lambda: peer.transition(1, updated(query, 1.0), identity=1),
         lambda: peer.respond("Mutation", 0, None, ts=encode_ts(2)),
