@@ -79,22 +79,21 @@ class Invocation:
 class _Nested:
     """The calls of one ctx of a query or mutation. Parallel ones run one after another: they share a transaction."""
 
-    __slots__ = ("_caller", "_db", "_invocation", "_turn")
+    __slots__ = ("_caller", "_db", "_invocation")
 
     def __init__(self, invocation: Invocation, caller: Function[..., Any], db: Reader) -> None:
         self._invocation = invocation
         self._caller = caller
         self._db = db
-        self._turn: asyncio.Lock | None = None
 
     async def call(self, kind: str, function: Function[..., Any] | str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         invocation = self._invocation
         called = invocation.resolve(kind, function)
         if self._caller.kind == "query" and called.kind != "query":
             raise WrongFunctionKind(f"{self._caller.path} is a query, and cannot call the {called.kind} {called.path}.")
-        if self._turn is None:
-            self._turn = asyncio.Lock()
-        async with self._turn:
+        if self._db.nested is None:
+            self._db.nested = asyncio.Lock()
+        async with self._db.nested:
             self._db.check_open()
             return await invocation.nested(called, args, kwargs)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from typing import Any, Generic, Literal, TypeVar, cast, overload
 
@@ -32,15 +33,27 @@ _SYSTEM_BYTES = 61
 
 
 class Reader:
-    """Reads documents in the function's transaction. All reads of one run see one snapshot, and its own writes."""
+    """Reads documents in the function's transaction. All reads of one run see one snapshot, and its own writes.
 
-    __slots__ = ("_catalog", "_limits", "_pager", "_tx")
+    Attributes:
+        nested: held while a function that this one calls runs. What this one does meanwhile waits: it must not see, or be undone
+            with, what the call writes.
+    """
+
+    __slots__ = ("_catalog", "_limits", "_pager", "_tx", "nested")
 
     def __init__(self, tx: Transaction, catalog: Catalog, limits: Limits, pager: Pager) -> None:
         self._tx = tx
         self._catalog = catalog
         self._limits = limits
         self._pager = pager
+        self.nested: asyncio.Lock | None = None  # made by the first call
+
+    async def turn(self) -> None:
+        """Wait until no nested call runs."""
+        while self.nested is not None and self.nested.locked():
+            async with self.nested:
+                pass
 
     def check_open(self) -> None:
         """Raise ReactorError when the call that this belongs to is over."""
@@ -70,6 +83,8 @@ class Reader:
             table = self._table_of(id, self._catalog.table(document))
         if table is None:
             return None
+        if self.nested is not None:
+            await self.turn()
         row = await self._tx.get(table, id)
         return None if row is None else self._document(table, row)
 
@@ -154,6 +169,8 @@ class DocumentQuery(Generic[D]):
         Raises:
             LimitExceeded: more than a function may read.
         """
+        if self._reader.nested is not None:
+            await self._reader.turn()
         scan = self._scan()
         return self._kept(await scan.rest())
 
@@ -166,6 +183,8 @@ class DocumentQuery(Generic[D]):
         """
         if isinstance(n, bool) or not isinstance(n, int) or n < 0:
             raise QueryError(f"take takes a non-negative int, not {n!r}.")
+        if self._reader.nested is not None:
+            await self._reader.turn()
         scan = self._scan()
         found: list[D] = []
         while len(found) < n and not scan.exhausted:
@@ -198,6 +217,8 @@ class DocumentQuery(Generic[D]):
         Raises:
             LimitExceeded: more than a function may read.
         """
+        if self._reader.nested is not None:
+            await self._reader.turn()
         scan = self._scan()
         if not self._filters:
             return await scan.count()
@@ -211,6 +232,8 @@ class DocumentQuery(Generic[D]):
             QueryError: a second page in one function, or a number of items out of range.
         """
         reader = self._reader
+        if reader.nested is not None:
+            await reader.turn()
         self._use()
         return await reader._pager.page(reader._tx, reader._limits, self._table, self._range, bool(self._reverse), options, self._kept)
 
@@ -219,7 +242,12 @@ class DocumentQuery(Generic[D]):
         return self._iterate(self._scan())
 
     async def _iterate(self, scan: Scan) -> AsyncIterator[D]:
-        while (row := await scan.one()) is not None:
+        while True:
+            if self._reader.nested is not None:
+                await self._reader.turn()
+            row = await scan.one()
+            if row is None:
+                return
             for document in self._kept([row]):
                 yield document
 
@@ -269,6 +297,8 @@ class Writer(Reader):
             LimitExceeded: it is too large, or too much was written.
         """
         table = self._catalog.table(type(document))
+        if self.nested is not None:
+            await self.turn()
         tx = self._tx
         id = ids.new_id(table.number, self._random_bytes(14), int(tx.now_ms // _DAY_MS))
         self._put(table, id, tx.next_creation_time(), self._fields(table, document), None, "insert into")
@@ -327,6 +357,8 @@ class Writer(Reader):
 
     async def _existing(self, id: Any, verb: str) -> tuple[Table, Row]:
         table = self._table_of(id)
+        if self.nested is not None:
+            await self.turn()
         row = None if table is None else await self._tx.get(table, id)
         if table is None or row is None:
             raise DocumentNotFound(f"{verb}: there is no document {id}. It was deleted, or never inserted.")

@@ -21,6 +21,7 @@ __all__ = ["App", "Registry", "canonical_path", "load_app"]
 
 FUNCTIONS_FOLDER = "app_functions"
 SCHEMA_MODULE = "schema"
+_NAMES = (SCHEMA_MODULE, FUNCTIONS_FOLDER)
 
 
 def canonical_path(path: str) -> str:
@@ -159,13 +160,23 @@ def _distinct(functions: list[Function[..., Any]]) -> list[Function[..., Any]]:
 
 @contextmanager
 def _importing(folder: Path, fresh: bool) -> Iterator[None]:
-    """The folder's modules are importable inside; with ``fresh`` imported anew, and the old ones put back on failure."""
+    """The folder's modules are importable inside; with ``fresh`` imported anew, and the old ones put back on failure.
+
+    Raises:
+        CodeError: without ``fresh``, when another app's modules have their names.
+    """
     entry = str(folder)
     before = {name: module for name, module in sys.modules.items() if _belongs(module, folder)}
+    other = {name: module for name, module in sys.modules.items() if name.partition(".")[0] in _NAMES and name not in before}
     if fresh:
-        for name in before:
+        for name in (*before, *other):
             del sys.modules[name]
         importlib.invalidate_caches()
+    elif taken := [name for name in (SCHEMA_MODULE, *(name for _, name in _function_modules(folder))) if name in other]:
+        raise CodeError(
+            f"{taken[0]!r} is imported already, from another app than the one in {folder}. "
+            "Take one app in a process, or import its modules after its folder is the first on sys.path."
+        )
     sys.path[:] = [entry, *(other for other in sys.path if other != entry)]
     writing, sys.dont_write_bytecode = sys.dont_write_bytecode, sys.dont_write_bytecode or fresh
     try:
@@ -174,7 +185,7 @@ def _importing(folder: Path, fresh: bool) -> Iterator[None]:
         if fresh:
             for name in [name for name, module in sys.modules.items() if _belongs(module, folder)]:
                 del sys.modules[name]
-            sys.modules.update(before)
+            sys.modules.update(before | other)
         raise
     finally:
         sys.dont_write_bytecode = writing

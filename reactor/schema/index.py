@@ -12,7 +12,7 @@ from reactor.values.codec import Int64
 from reactor.values.interval import Interval
 
 if TYPE_CHECKING:
-    from reactor.schema.document import Document
+    from reactor.schema.document import Document, Plan
 
 __all__ = ["Bound", "BoundIndex", "Index", "IndexRange", "between", "gt", "gte", "lt", "lte"]
 
@@ -151,8 +151,17 @@ class BoundIndex(Generic[D]):
             keyword = ""
         if not bounds or keyword not in bounds or not isinstance(bounds[keyword], Bound):
             interval = Interval(prefix, self._successor(prefix), prefix)
-        wire = self.document.__plan__.wire_path
+        wire = self._plan().wire_path
         return IndexRange(self.document, self.name, tuple(map(wire, self.fields)), interval)
+
+    def _plan(self) -> Plan:
+        try:
+            return self.document.__plan__
+        except AttributeError:
+            raise IndexRangeError(
+                f"{self!r} was called before its schema was loaded. Call it in a function, or in a test with a backend.",
+                code="SchemaNotLoaded",
+            ) from None
 
     def _keywords(self) -> list[str]:
         if self.name == "by_id":
@@ -193,7 +202,7 @@ class BoundIndex(Generic[D]):
         return order.after(key) if self.name == "by_id" and key else order.prefix_end(key)
 
     def _encode(self, keyword: str, value: Any) -> bytes:
-        plan = self.document.__plan__
+        plan = self._plan()
         try:
             if self.name == "by_id":
                 if not isinstance(value, str):

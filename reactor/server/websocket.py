@@ -31,7 +31,7 @@ from reactor.protocol.client_messages import (
     Mutation,
     decode_client_message,
 )
-from reactor.protocol.session import Overload, Query, Round, Session
+from reactor.protocol.session import Overload, Query, Session
 from reactor.server.admin import ANONYMOUS, Authenticator
 
 __all__ = ["ClientVersion", "Connections", "client_version"]

@@ -40,6 +40,11 @@ async def test_database_calls_can_be_gathered(t: TestBackend) -> None:
     assert await ranks(t) == [0, 1, 2]
 
 
+async def test_what_a_caller_does_beside_a_call_neither_sees_it_nor_is_undone_with_it(t: TestBackend) -> None:
+    assert await t.mutation(calling.beside_a_call) == [1]
+    assert await ranks(t) == [1]
+
+
 async def test_nested_arguments_and_results_are_copies(t: TestBackend) -> None:
     assert await t.mutation(calling.by_value) == [1, 1, 2]
 

@@ -146,6 +146,6 @@ async def test_the_size_of_a_result_is_limited() -> None:
 async def test_the_parts_of_a_value_are_limited(t: TestBackend, value: Any, code: str, text: str) -> None:
     error = await refusal(t, "query", "echo", value=value)
     assert error.code == "ArgumentValidationError" and text in error.message
-    with pytest.raises(SchemaError, match=f"insert into table 'blobs': .*{text}") as refused:
+    with pytest.raises(SchemaError, match=f"table 'blobs': .*{text}") as refused:
         await t.run(lambda ctx: ctx.db.insert(Blob(deep=value)))
     assert refused.value.code == code

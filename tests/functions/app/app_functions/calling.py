@@ -131,3 +131,23 @@ async def is_half_done(ctx: ActionCtx) -> None:
     except AppError as error:
         await ctx.run_mutation(items.insert, list="a", rank=error.data["failed"])
     raise AppError("half done")
+
+
+@internal_mutation
+async def pauses_then_fails(ctx: MutationCtx) -> None:
+    await ctx.db.insert(Item(list="a", rank=50))
+    await asyncio.sleep(0)
+    raise AppError("after a pause")
+
+
+@mutation
+async def beside_a_call(ctx: MutationCtx) -> list[float]:
+    """Writes and reads of its own while a call, which will fail, has not ended."""
+    _, _, seen = await asyncio.gather(
+        ctx.run_mutation(pauses_then_fails),
+        ctx.db.insert(Item(list="a", rank=1)),
+        ctx.db.query(Item).collect(),
+        return_exceptions=True,
+    )
+    assert not isinstance(seen, BaseException)
+    return [item.rank for item in seen]
