@@ -139,7 +139,7 @@ async def test_the_size_of_a_result_is_limited() -> None:
     [
         ([0.0] * 8193, "ArrayTooLong", "8193 elements, more than 8192"),
         ({str(key): 0.0 for key in range(1025)}, "TooManyFieldsError", "1025 fields, more than 1024"),
-        ({"x" * 1025: 0.0}, "InvalidValue", "at most 1024 characters"),
+        ({"x" * 1025: 0.0}, "SchemaEnforcementError", "at most 1024 characters"),
     ],
     ids=["array", "fields", "name"],
 )
