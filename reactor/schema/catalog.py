@@ -169,7 +169,10 @@ class Catalog:
             raise SchemaError(f"A schema has at most {DEFAULT_LIMITS.tables} tables, this one has {len(tables)}.")
         catalog.tables = MappingProxyType(tables)
         for table in tables.values():
-            table.shape = _shape(table.document, catalog)
+            try:
+                table.shape = _shape(table.document, catalog)
+            except SchemaError as error:
+                raise SchemaError(f"{_where(table.document)}: {error}") from None
         return catalog
 
     def bind(self, numbers: Mapping[str, int]) -> None:
@@ -252,9 +255,17 @@ def _complete(document: type[Document], names: Mapping[str, Any], where: str) ->
         raise SchemaError(f"{where}: the name {error.name!r} in an annotation is not defined. Import it in schema.py.") from error
     except PydanticUserError as error:
         raise SchemaError(f"{where}: {str(error).splitlines()[0]}") from error
-    type.__setattr__(document, "__plan__", plan_of(document))
-    for name, wire in document.__plan__.wire_names.items():
-        if name in ("id", "creation_time"):
+    plan = plan_of(document)
+    type.__setattr__(document, "__plan__", plan)
+    for name, field in document.__pydantic_fields__.items():
+        wire = plan.wire_names[name]
+        if isinstance(field.default, Index):
+            raise SchemaError(f"{where}: {name!r} is a field and an index. Give the index another name, and no annotation.")
+        if field.validation_alias is not None and not isinstance(field.validation_alias, str):
+            raise SchemaError(f'{where}, field {name!r}: a field has one name on the wire. Write Field(alias="…").')
+        if list(plan.wire_names.values()).count(wire) > 1:
+            raise SchemaError(f"{where}: two fields have the name {wire!r} on the wire. Give one of them another alias.")
+        if name in ("id", "creation_time", *_RESERVED):
             raise SchemaError(
                 f"{where}: the field name {name!r} is every document's own. Choose another, or Field(alias={name!r}) on another name."
             )
@@ -263,8 +274,7 @@ def _complete(document: type[Document], names: Mapping[str, Any], where: str) ->
             raise SchemaError(
                 f"{where}: the field name {wire!r} begins with '_', which is kept for system fields.", code="SchemaDefinitionError"
             )
-    row = validators.row_schema(document)
-    assert row
+    type.__setattr__(document, "__pydantic_validator__", validators.constructor(document, where))
 
 
 def _indexes(document: type[Document], where: str) -> dict[str, tuple[str, ...]]:
@@ -275,8 +285,6 @@ def _indexes(document: type[Document], where: str) -> dict[str, tuple[str, ...]]
             for name, value in vars(base).items():
                 if isinstance(value, Index):
                     declared[name] = value
-                elif name in _RESERVED:
-                    raise SchemaError(f"{where}: {name} is every table's own. Choose another name.", code="IndexNameReserved")
     limits = DEFAULT_LIMITS
     if len(declared) > limits.indexes_per_table:
         raise SchemaError(f"{where} has {len(declared)} indexes, more than {limits.indexes_per_table}.", code="TooManyIndexes")
@@ -302,14 +310,14 @@ def _check_fields(index: Index, plan: Plan, at: str) -> None:
     for field in index.fields:
         if not isinstance(field, str):
             raise SchemaError(f'{at}: {field!r} is not a field name. Write Index("name", …).', code="InvalidIndexField")
-        if index.fields.count(field) > 1:
+        if [other.replace(".", "__") for other in index.fields].count(field.replace(".", "__")) > 1:
             raise SchemaError(f"{at} names the field {field!r} twice.", code="FieldsNotUniqueWithinIndex")
         head = field.partition(".")[0]
         if head in ("creation_time", "_creationTime", "id", "_id"):
             raise SchemaError(
                 f"{at} names {field!r}, which is part of every index already. Leave it out.", code="IndexFieldsContainCreationTime"
             )
-        if head not in plan.wire_names or not all(field.split(".")):
+        if not all(field.split(".")) or not plan.has(field):
             known = ", ".join(plan.wire_names)
             raise SchemaError(f"{at}: there is no field {field!r}. The fields are: {known}.", code="InvalidIndexField")
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Self, TypeVar, final, get_args
+from collections.abc import Iterable, Mapping
+from types import UnionType
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Self, Union, final, get_args, get_origin
 
 import orjson
 from pydantic import BaseModel, ConfigDict
+from pydantic.fields import FieldInfo
 from pydantic_core import SchemaValidator, core_schema
 
 from reactor.errors import ReactorError, ValueFormatError
@@ -21,8 +23,6 @@ if TYPE_CHECKING:
     from pydantic import GetCoreSchemaHandler
 
 __all__ = ["ABSENT", "Absent", "Document", "Plan", "to_value", "wire_fields"]
-
-B = TypeVar("B", bound=BaseModel)
 
 
 @final
@@ -53,23 +53,23 @@ ABSENT: Final = Absent()
 
 
 class Plan:
-    """How a model class's fields are named on the wire, and which are left out there.
+    """How the fields of a model class or dataclass are named on the wire, and which are left out there.
 
     A field declared with the default None is absent where it is None; one whose value is ``ABSENT`` is absent.
     """
 
     __slots__ = ("fields", "model", "optional", "types", "wire_names")
 
-    def __init__(self, model: type[BaseModel]) -> None:
+    def __init__(self, model: type) -> None:
         self.model = model
         self.wire_names: dict[str, str] = {}
         self.optional: set[str] = set()
         self.types: dict[str, Any] = {}
-        for name, field in model.__pydantic_fields__.items():
-            alias = field.validation_alias
+        for name, declared in _declared(model).items():
+            alias = declared.validation_alias
             self.wire_names[name] = alias if isinstance(alias, str) else name
-            self.types[name] = field.annotation
-            if field.default is None:
+            self.types[name] = declared.annotation
+            if declared.default is None:
                 self.optional.add(name)
         self.fields = tuple((name, wire, name in self.optional) for name, wire in self.wire_names.items())
 
@@ -81,6 +81,14 @@ class Plan:
             return wire
         inner = _model_in(self.types.get(head))
         return f"{wire}.{plan_of(inner).wire_path(rest) if inner is not None else rest}"
+
+    def has(self, path: str) -> bool:
+        """Whether a document may have a value at a dotted path of field names."""
+        head, _, rest = path.partition(".")
+        if head not in self.wire_names:
+            return False
+        kinds = [kind for kind in _members(self.types[head]) if kind not in (type(None), Absent)]
+        return not rest or any(not _is_model(kind) or plan_of(kind).has(rest) for kind in kinds)
 
     def bound_value(self, keyword: str, value: Any) -> Any:
         """The value that an index bound stands for: None is absence where the field says so."""
@@ -96,22 +104,37 @@ class Plan:
         return to_value(value)
 
 
-_plans: dict[type[BaseModel], Plan] = {}
+_plans: dict[type, Plan] = {}
 
 
-def plan_of(model: type[BaseModel]) -> Plan:
-    """The plan of a complete model class."""
+def plan_of(model: type) -> Plan:
+    """The plan of a complete model class or dataclass."""
     plan = _plans.get(model)
     if plan is None:
         plan = _plans[model] = Plan(model)
     return plan
 
 
-def _model_in(annotation: Any) -> type[BaseModel] | None:
-    for kind in (annotation, *get_args(annotation)):
-        if isinstance(kind, type) and issubclass(kind, BaseModel):
-            return kind
-    return None
+def _declared(model: Any) -> Mapping[str, FieldInfo]:
+    found: Mapping[str, FieldInfo] | None = getattr(model, "__pydantic_fields__", None)
+    if found is not None:
+        return found
+    return {
+        field.name: field.default if isinstance(field.default, FieldInfo) else FieldInfo(default=field.default)
+        for field in dataclasses.fields(model)
+    }
+
+
+def _is_model(kind: Any) -> bool:
+    return isinstance(kind, type) and (issubclass(kind, BaseModel) or dataclasses.is_dataclass(kind))
+
+
+def _members(annotation: Any) -> tuple[Any, ...]:
+    return get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
+
+
+def _model_in(annotation: Any) -> type | None:
+    return next(filter(_is_model, _members(annotation)), None)
 
 
 def _only_int64(annotation: Any) -> bool:
@@ -132,7 +155,10 @@ def wire_fields(model: BaseModel) -> dict[str, Value]:
         if (value is None and optional) or value is ABSENT:
             continue
         kind = type(value)
-        values[wire] = value if kind is str or kind is float or kind is bool or value is None else _value_in(value, f".{wire}")
+        if kind is str or kind is float or kind is bool or value is None:
+            values[wire] = value
+        else:
+            _put(values, wire, value)
     return values
 
 
@@ -149,32 +175,51 @@ def to_value(value: Any) -> Value:
     if isinstance(value, int):
         return codec.decode(codec.encode(value))
     if isinstance(value, list | tuple):
-        return [_value_in(item, f"[{at}]") for at, item in enumerate(value)]
+        return _items(value)
     if isinstance(value, Mapping):
-        return {_name(key): _value_in(item, f".{key}") for key, item in value.items() if item is not ABSENT}
+        return _fields(value)
     if isinstance(value, Document):
         return value.__system_fields__() | wire_fields(value)
     if isinstance(value, BaseModel):
         return wire_fields(value)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {
-            field.name: _value_in(item, f".{field.name}")
-            for field in dataclasses.fields(value)
-            if (item := getattr(value, field.name)) is not ABSENT and not (item is None and field.default is None)
-        }
-    return codec.decode(codec.encode(value))
+        return _dataclass_fields(value)
+    raise codec.not_a_value(type(value))
 
 
-def _value_in(value: Any, step: str) -> Value:
+def _dataclass_fields(value: Any) -> dict[str, Value]:
+    values: dict[str, Value] = {}
+    for name, wire, optional in plan_of(type(value)).fields:
+        item = getattr(value, name)
+        if item is not ABSENT and not (item is None and optional):
+            _put(values, wire, item)
+    return values
+
+
+def _items(values: Iterable[Any]) -> list[Value]:
+    items: list[Value] = []
+    for item in values:
+        try:
+            items.append(to_value(item))
+        except ValueFormatError as error:
+            raise codec.inside(error, f"[{len(items)}]") from None
+    return items
+
+
+def _fields(values: Mapping[Any, Any]) -> dict[str, Value]:
+    fields: dict[str, Value] = {}
+    for name, item in values.items():
+        codec.check_name(name)
+        if item is not ABSENT:
+            _put(fields, str.__str__(name), item)
+    return fields
+
+
+def _put(fields: dict[str, Value], name: str, item: Any) -> None:
     try:
-        return to_value(value)
+        fields[name] = to_value(item)
     except ValueFormatError as error:
-        raise codec.inside(error, step) from None
-
-
-def _name(key: Any) -> str:
-    codec.check_name(key)
-    return str.__str__(key)
+        raise codec.inside(error, f".{name}") from None
 
 
 class Document(BaseModel):
@@ -290,5 +335,12 @@ def _encode_model(model: BaseModel, depth: int) -> object:
     return codec.encode(wire_fields(model), depth)
 
 
+def _encode_other(value: object, depth: int) -> object:
+    if not dataclasses.is_dataclass(value) or isinstance(value, type):
+        raise codec.not_a_value(type(value))
+    return codec.encode(_dataclass_fields(value), depth)
+
+
 codec.register_encoder(Document, _encode_document)
 codec.register_encoder(BaseModel, _encode_model)
+codec.register_encoder(object, _encode_other)

@@ -15,6 +15,7 @@ from pydantic.errors import PydanticSchemaGenerationError, PydanticUndefinedAnno
 from pydantic_core import PydanticCustomError, SchemaValidator, core_schema
 
 from reactor.errors import ArgumentError, ReturnsError, SchemaError, ValueFormatError
+from reactor.limits import DEFAULT_LIMITS
 from reactor.schema.document import Document, to_value
 from reactor.schema.pagination import PaginationOptions
 from reactor.values import codec
@@ -41,6 +42,14 @@ _UNSUPPORTED = {
     "callable": "a string",
     "generator": "a list",
     "is-subclass": "a string",
+    "fraction": "a string",
+    "deque": "a list",
+    "counter": "dict[str, int]",
+    "ordered-dict": "a dict",
+    "default-dict": "a dict",
+    "named-tuple": "a dataclass",
+    "json": "Any",
+    "lax-or-strict": "a string",  # paths, addresses, secrets
 }
 
 Schema = dict[str, Any]
@@ -56,23 +65,67 @@ def adapt(schema: Any, where: str) -> Any:
         return type(schema)(adapt(item, where) for item in schema)
     if not isinstance(schema, dict):
         return schema
-    kind = schema.get("type")
-    if kind in _UNSUPPORTED:
-        raise SchemaError(f"{where}: {kind} is not a type of the wire. Use {_UNSUPPORTED[kind]}.", code="SchemaDefinitionError")
-    special = _ADAPTED.get(kind) if isinstance(kind, str) else None
-    if special is not None:
-        return special(schema)
+    kind: Any = schema.get("type")
+    if isinstance(kind, str):
+        if kind in _UNSUPPORTED:
+            raise _unsupported(where, kind)
+        if kind in _ADAPTED:
+            return _ADAPTED[kind](schema, where)
     adapted = {key: value if key in _NOT_SCHEMAS else adapt(value, where) for key, value in schema.items()}
     if kind in ("model-fields", "typed-dict", "dataclass-args"):
         adapted["extra_behavior"] = "forbid"
-    if kind == "model" and issubclass(schema["cls"], Document):
+        adapted["fields"] = _adapt_fields(schema["fields"], where)
+    elif kind == "union":
+        # pydantic puts the label of the tried member into the path of an error; members are no fields.
+        adapted["choices"] = [(choice[0] if isinstance(choice, tuple) else choice, _MEMBER) for choice in adapted["choices"]]
+    elif kind == "model" and issubclass(schema["cls"], Document):
         _add_system_fields(adapted["schema"])
+    elif kind in _LENGTHS:
+        adapted["max_length"] = min(schema.get("max_length", _LENGTHS[kind]), _LENGTHS[kind])
+    if kind == "dict":
+        adapted["keys_schema"] = _keys(adapted.get("keys_schema", {"type": "str"}), where)
     return adapted
 
 
+_MEMBER = "\0"
+_LENGTHS = {"list": DEFAULT_LIMITS.array_elements, "tuple": DEFAULT_LIMITS.array_elements, "dict": DEFAULT_LIMITS.object_fields}
 _NOT_SCHEMAS = frozenset(
-    ("default", "metadata", "serialization", "config", "expected", "cls", "ref", "schema_ref", "computed_fields", "validation_alias")
+    ("default", "metadata", "serialization", "config", "cls", "ref", "schema_ref", "computed_fields", "validation_alias", "fields")
 )
+
+
+def _unsupported(where: str, kind: str) -> SchemaError:
+    return SchemaError(f"{where}: {kind} is not a type of the wire. Use {_UNSUPPORTED[kind]}.", code="SchemaDefinitionError")
+
+
+def _adapt_fields(fields: Any, where: str) -> Any:
+    if isinstance(fields, list):
+        return [adapt(field, f"{where}, field {field['name']!r}") for field in fields]
+    return {name: adapt(field, f"{where}, field {name!r}") for name, field in fields.items()}
+
+
+def _keys(schema: Any, where: str) -> Any:
+    if not _is_text(schema):
+        raise SchemaError(f"{where}: the keys of a dict are str, or an Id.", code="SchemaDefinitionError")
+    return core_schema.no_info_before_validator_function(_check_key, schema)
+
+
+def _is_text(schema: Any) -> bool:
+    kind = schema["type"]
+    if kind == "union":
+        return all(_is_text(member[0]) for member in schema["choices"])
+    if kind == "literal":
+        return all(isinstance(expected, str) for expected in schema["expected"])
+    inner = schema.get("schema", schema.get("json_schema"))
+    return kind in ("str", "function-plain") if inner is None else _is_text(inner)
+
+
+def _check_key(key: Any) -> Any:
+    try:
+        codec.check_name(key)
+    except ValueFormatError as error:
+        raise PydanticCustomError("value", "{reason}", {"reason": str(error)}) from None
+    return key
 
 
 def _add_system_fields(fields: Any) -> None:
@@ -88,28 +141,34 @@ def _both(json: core_schema.CoreSchema, python: Any) -> Schema:
     return typing.cast(Schema, core_schema.json_or_python_schema(json, python))
 
 
-def _float(schema: Any) -> Any:
+def _float(schema: Any, where: str = "") -> Any:
     strict = {**schema, "strict": True}
-    return _both(core_schema.no_info_before_validator_function(_read_float, strict), strict)
+    return _both(_before(_read_float, strict), _before(_check_float, strict))
+
+
+def _before(function: Callable[[Any], Any], schema: Any) -> Any:
+    return core_schema.no_info_before_validator_function(function, schema)
 
 
 def _read_float(value: Any) -> Any:
     if type(value) is dict:
-        return _special(value, float, "number")
+        return _special(value, float, "a number")
     return value
 
 
-def _int(schema: Any) -> Any:
+def _check_float(value: Any) -> Any:
+    if isinstance(value, Int64):
+        raise PydanticCustomError("float", "expected a number, got an Int64; declare the type Int64, or send a plain number")
+    return value
+
+
+def _int(schema: Any, where: str) -> Any:
     strict = {**schema, "strict": True}
-    return _both(
-        core_schema.no_info_before_validator_function(_read_int, strict), core_schema.no_info_before_validator_function(_check_int, strict)
-    )
+    return _both(_before(_read_int, strict), _before(_check_int, strict))
 
 
 def _read_int(value: Any) -> Any:
-    if type(value) is float and value.is_integer():
-        value = int(value)
-    return _check_int(value)
+    return _check_int(_read_whole(value))
 
 
 def _check_int(value: Any) -> Any:
@@ -120,28 +179,25 @@ def _check_int(value: Any) -> Any:
     return value
 
 
-def _bytes(schema: Any) -> Any:
+def _bytes(schema: Any, where: str) -> Any:
     strict = {**schema, "strict": True}
-    return _both(core_schema.no_info_before_validator_function(_read_bytes, strict), strict)
+    return _both(_before(_read_bytes, strict), strict)
 
 
 def _read_bytes(value: Any) -> Any:
     if type(value) is dict:
         return _special(value, bytes, "bytes")
-    raise PydanticCustomError("bytes", 'expected bytes, on the wire {{"$bytes": base64}}')
+    raise PydanticCustomError("bytes", 'expected bytes, on the wire {"$bytes": base64}')
 
 
 def _special(value: Any, kind: type, name: str) -> Any:
-    try:
-        decoded = codec.decode(value)
-    except ValueFormatError as error:
-        raise PydanticCustomError("value", "{reason}", {"reason": str(error)}) from None
+    decoded = _read_any(value)
     if type(decoded) is not kind:
-        raise PydanticCustomError("value", "expected {name}", {"name": name})
+        raise PydanticCustomError("special", "expected {name}", {"name": name})
     return decoded
 
 
-def _any(schema: Any) -> Any:
+def _any(schema: Any, where: str) -> Any:
     return _both(core_schema.no_info_plain_validator_function(_read_any), core_schema.any_schema())
 
 
@@ -152,21 +208,34 @@ def _read_any(value: Any) -> Any:
         raise PydanticCustomError("value", "{reason}", {"reason": str(error)}) from None
 
 
-def _literal(schema: Any) -> Any:
-    if not any(type(expected) is int for expected in schema["expected"]):
+def _literal(schema: Any, where: str) -> Any:
+    kinds = {type(expected) for expected in schema["expected"]}
+    if not kinds <= {str, int, bool, type(None)}:
+        raise SchemaError(f"{where}: a Literal holds str, int, bool and None only.", code="SchemaDefinitionError")
+    if kinds.isdisjoint((int, bool)):
         return schema
-    return _both(core_schema.no_info_before_validator_function(_read_whole, schema), schema)
+    exact = {(type(expected), expected) for expected in schema["expected"]}
+    shown = " or ".join(map(repr, schema["expected"]))
+
+    def check(value: Any) -> Any:
+        value = _read_whole(value)
+        # In Python 1 == True == Int64(1); as values they are three.
+        if isinstance(value, int) and (type(value), value) not in exact:
+            raise PydanticCustomError("literal", "Input should be {expected}", {"expected": shown})
+        return value
+
+    return _before(check, schema)
 
 
 def _read_whole(value: Any) -> Any:
     return int(value) if type(value) is float and value.is_integer() else value
 
 
-def _strict(schema: Any) -> Any:
+def _strict(schema: Any, where: str) -> Any:
     return {**schema, "strict": True}
 
 
-_ADAPTED: dict[str, Callable[[Any], Any]] = {
+_ADAPTED: dict[str, Callable[[Any, str], Any]] = {
     "float": _float,
     "int": _int,
     "bytes": _bytes,
@@ -193,13 +262,14 @@ def _compile(schema: Any) -> SchemaValidator:
     return SchemaValidator(schema, None, _use_prebuilt=False)
 
 
-def row_schema(document: type[Document]) -> Any:
+def row_schema(document: type[Document], where: str = "") -> Any:
     """The adapted core schema of a document class.
 
     Raises:
         SchemaError: a field has a type that the wire does not have.
     """
-    return adapt(_core_schema(document, document.__qualname__), document.__qualname__)
+    where = where or document.__qualname__
+    return adapt(_core_schema(document, where), where)
 
 
 def row_loader(document: type[Document]) -> SchemaValidator:
@@ -209,6 +279,27 @@ def row_loader(document: type[Document]) -> SchemaValidator:
         SchemaError: a field has a type that the wire does not have.
     """
     return _compile(row_schema(document))
+
+
+def constructor(document: type[Document], where: str) -> SchemaValidator:
+    """What checks documents of this class that Python makes: as strictly as rows, and without system fields.
+
+    Raises:
+        SchemaError: a field has a type that the wire does not have.
+    """
+    return _compile(_without_system_fields(row_schema(document, where)))
+
+
+def _without_system_fields(schema: Any) -> Any:
+    if isinstance(schema, list | tuple):
+        return type(schema)(map(_without_system_fields, schema))
+    if not isinstance(schema, dict):
+        return schema
+    kept = {key: value if key in _NOT_SCHEMAS else _without_system_fields(value) for key, value in schema.items()}
+    if schema.get("type") == "model-fields":
+        fields = {name: field for name, field in schema["fields"].items() if name not in ("_id", "_creationTime")}
+        kept["fields"] = {name: _without_system_fields(field) for name, field in fields.items()}
+    return kept
 
 
 def reasons(error: ValidationError) -> list[str]:
@@ -222,12 +313,8 @@ def reasons(error: ValidationError) -> list[str]:
 
 
 def _path(loc: tuple[int | str, ...]) -> str:
-    # pydantic puts the member of a union that was tried into the path; members are no fields.
-    steps = [step for step in loc if isinstance(step, int) or (not any(mark in step for mark in "[(") and step not in _MEMBERS)]
-    return "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in steps).removeprefix(".")
-
-
-_MEMBERS = frozenset(("str", "float", "int", "bool", "bytes", "none", "any", "json-or-python", "nullable"))
+    steps = (f"[{step}]" if isinstance(step, int) else f".{step}" for step in loc if step not in (_MEMBER, "[key]"))
+    return "".join(steps).removeprefix(".")
 
 
 def _found(detail: Any) -> str:
@@ -359,10 +446,11 @@ class ArgsValidator:
         texts = []
         for text in reasons(error):
             name, _, reason = text.partition(": ")
-            if reason.startswith("Extra inputs are not permitted"):
+            nested = "." in name or "[" in name
+            if reason.startswith("Extra inputs are not permitted") and not nested:
                 expected = ", ".join(self._names.values()) or "none"
                 texts.append(f"There is no argument {name!r}; it takes: {expected}")
-            elif reason.startswith("Field required"):
+            elif reason.startswith("Field required") and not nested:
                 texts.append(f"The argument {name!r} is missing")
             else:
                 texts.append(f"Argument {text}" if reason else f"Arguments are one object by name: {text}")

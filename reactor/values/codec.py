@@ -20,7 +20,20 @@ from pydantic_core import PydanticCustomError, core_schema
 from reactor.errors import ValueFormatError
 from reactor.limits import DEFAULT_LIMITS
 
-__all__ = ["Int64", "Value", "check_name", "clean", "decode", "encode", "from_json", "inside", "register_encoder", "size", "to_json"]
+__all__ = [
+    "Int64",
+    "Value",
+    "check_name",
+    "clean",
+    "decode",
+    "encode",
+    "from_json",
+    "inside",
+    "not_a_value",
+    "register_encoder",
+    "size",
+    "to_json",
+]
 
 Value: TypeAlias = Union[bool, float, "Int64", str, bytes, "list[Value]", "dict[str, Value]", None]
 
@@ -68,7 +81,7 @@ def _read_int64(json: object) -> Int64:
     except ValueFormatError as error:
         raise PydanticCustomError("value", "{reason}", {"reason": str(error)}) from None
     if not isinstance(value, Int64):
-        raise PydanticCustomError("int64", 'expected an Int64, on the wire {{"$integer": base64}}')
+        raise PydanticCustomError("int64", 'expected an Int64, on the wire {"$integer": base64}')
     return value
 
 
@@ -148,9 +161,14 @@ def _encoder(kind: type) -> Encoder:
         if found is not None:
             _cache[kind] = found
             return found
-    raise ValueFormatError(
+    raise not_a_value(kind)
+
+
+def not_a_value(kind: type) -> ValueFormatError:
+    """What is raised for an object of a class that nothing encodes."""
+    return ValueFormatError(
         f"{kind.__module__}.{kind.__qualname__} is not a value. Values are None, bool, float, int, Int64, str, bytes, "
-        "lists and dicts of values, and documents"
+        "lists and dicts of values, documents, models and dataclasses"
     )
 
 
