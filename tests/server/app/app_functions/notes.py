@@ -21,6 +21,13 @@ async def add(ctx: MutationCtx, list: str, text: str) -> Id[Note]:
 
 
 @mutation
+async def add_to(ctx: MutationCtx, lists: list[str], text: str) -> str:
+    for name in lists:
+        await ctx.db.insert(Note(list=name, text=text))
+    return text
+
+
+@mutation
 async def look(ctx: MutationCtx, list: str) -> int:
     """Writes nothing."""
     return await ctx.db.query(Note.by_list(list=list)).count()
