@@ -17,7 +17,7 @@ from reactor.errors import SchemaError, place
 from reactor.limits import DEFAULT_LIMITS
 from reactor.schema import validators
 from reactor.schema.document import Document, Plan, plan_of
-from reactor.schema.index import Index
+from reactor.schema.index import BoundIndex, Index
 from reactor.values import codec
 from reactor.values.order import MISSING, encode_key, split_key
 
@@ -257,18 +257,22 @@ def _complete(document: type[Document], names: Mapping[str, Any], where: str) ->
         raise SchemaError(f"{where}: {str(error).splitlines()[0]}") from error
     plan = plan_of(document)
     type.__setattr__(document, "__plan__", plan)
+    for name in document.__private_attributes__:
+        raise SchemaError(
+            f"{where}: the field name {name!r} begins with '_', which is kept for system fields.", code="SchemaDefinitionError"
+        )
     for name, field in document.__pydantic_fields__.items():
         wire = plan.wire_names[name]
-        if isinstance(field.default, Index):
+        if name in ("id", "creation_time", *_RESERVED):
+            raise SchemaError(
+                f"{where}: the field name {name!r} is every document's own. Choose another, or Field(alias={name!r}) on another name."
+            )
+        if isinstance(field.default, BoundIndex):
             raise SchemaError(f"{where}: {name!r} is a field and an index. Give the index another name, and no annotation.")
         if field.validation_alias is not None and not isinstance(field.validation_alias, str):
             raise SchemaError(f'{where}, field {name!r}: a field has one name on the wire. Write Field(alias="…").')
         if list(plan.wire_names.values()).count(wire) > 1:
             raise SchemaError(f"{where}: two fields have the name {wire!r} on the wire. Give one of them another alias.")
-        if name in ("id", "creation_time", *_RESERVED):
-            raise SchemaError(
-                f"{where}: the field name {name!r} is every document's own. Choose another, or Field(alias={name!r}) on another name."
-            )
         _check_identifier(wire, f"{where}: the field name")
         if wire.startswith("_"):
             raise SchemaError(
