@@ -72,7 +72,8 @@ class Socket:
         self._in: asyncio.Queue[Event] = asyncio.Queue()
         self._out: asyncio.Queue[Event] = asyncio.Queue(buffer)
         self._gone = False
-        self._sets: dict[int, int] = {}  # when each query was added
+        self._queries = 0
+        self._sets: dict[int, int] = {}  # when each query of the query set was added
         self._outstanding: deque[int] = deque()
         self._acting: set[int] = set()
         self._parts: list[dict[str, Any]] = []
@@ -138,13 +139,15 @@ class Socket:
 
     def subscribe(self, path: str, *, journal: str | None = None, **args: Any) -> int:
         """Add a query. Its id."""
-        query_id = max(self._sets, default=-1) + 1
+        query_id = self._queries
+        self._queries += 1
         resumed = {} if journal is None else {"journal": journal}
         self.modify({"type": "Add", "queryId": query_id, "udfPath": path, "args": [args], **resumed})
         self._sets[query_id] = self.query_set
         return query_id
 
     def unsubscribe(self, query_id: int) -> None:
+        self._sets.pop(query_id, None)  # it may go without ever having had a result
         self.modify({"type": "Remove", "queryId": query_id})
 
     def mutate(self, path: str, *, request: int | None = None, **args: Any) -> int:
