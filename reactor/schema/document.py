@@ -37,11 +37,8 @@ class Absent:
     def __bool__(self) -> bool:
         return False
 
-    def __copy__(self) -> Absent:
-        return self
-
-    def __deepcopy__(self, memo: object) -> Absent:
-        return self
+    def __reduce__(self) -> str:
+        return "ABSENT"  # which copies and pickles to itself
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
