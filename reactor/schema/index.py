@@ -213,5 +213,5 @@ class BoundIndex(Generic[D]):
                     raise ValueFormatError(f"expected ms since the epoch as a float, got {type(value).__name__}")
                 return order.encode_key(float(value))
             return order.encode_key(plan.bound_value(keyword, value))
-        except ValueFormatError as error:
+        except (ValueFormatError, UnicodeEncodeError, OverflowError) as error:
             raise IndexRangeError(f"{self!r} cannot be bounded by this {keyword!r}: {error}") from None
