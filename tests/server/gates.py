@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-__all__ = ["Gate", "gate"]
+__all__ = ["Gate", "gate", "turns"]
 
 
 class Gate:
@@ -32,3 +32,9 @@ _gates: dict[str, Gate] = {}
 def gate(name: str) -> Gate:
     """The gate of this name. A test takes a name that no other has."""
     return _gates.setdefault(name, Gate())
+
+
+async def turns(count: int) -> None:
+    """Let everybody else go on for so many turns of the loop."""
+    for _ in range(count):
+        await asyncio.sleep(0)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
@@ -11,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from reactor.testing import TestBackend
+from tests.server.gates import turns
 from tests.server.support import ADMIN_KEY, socket
 from tests.support.sockets import Socket, ts_of, ts_text
 
@@ -34,7 +34,8 @@ class Client:
         self.written: dict[int, str] = {}  # each mutation that is not completed
         self._texts: dict[str, int] = {}  # the query id of each list watched
         self._observed = 0
-        self.admin = False
+        self._resent: set[int] = set()
+        self.subject: str | None = None
 
     async def open(self) -> None:
         await self.socket.__aenter__()
@@ -51,7 +52,7 @@ class Client:
     def watch(self) -> None:
         for name in LISTS:
             if name not in self._texts:
-                self._texts[name] = self.socket.subscribe("notes:texts", list=name)
+                self._texts[name] = self.socket.subscribe("gated:slowly", list=name)
                 return
 
     def leave_off(self) -> None:
@@ -59,15 +60,20 @@ class Client:
             self.socket.unsubscribe(self._texts.pop(min(self._texts)))
 
     def sign_in(self) -> None:
-        self.admin = not self.admin
-        self.socket.authenticate(*(("Admin", ADMIN_KEY) if self.admin else ("None",)))
+        self.subject = None if self.subject else "ann"
+        self._authenticate()
 
-    async def read(self) -> None:
-        """One message, if there is one."""
-        await asyncio.sleep(0)
+    def _authenticate(self) -> None:
+        if self.subject is None:
+            self.socket.authenticate("None")
+        else:
+            self.socket.authenticate("Admin", ADMIN_KEY, impersonating={"subject": self.subject})
+
+    async def read(self, number: int) -> None:
+        """One message, if there is one after a while."""
+        await turns(number % 20)
         if self.socket.unread:
-            await self.socket.receive()
-            self._check()
+            await self._receive()
 
     async def reconnect(self) -> None:
         old, watched = self.socket, sorted(self._texts)
@@ -80,27 +86,32 @@ class Client:
         self.socket._requests = old._requests
         await self.open()
         self.socket.connect(connectionCount=1, maxObservedTimestamp=ts_text(self._observed))
-        if self.admin:
-            self.socket.authenticate("Admin", ADMIN_KEY)
-        self._texts = {name: self.socket.subscribe("notes:texts", list=name) for name in watched}
+        if self.subject is not None:
+            self._authenticate()
+        self._texts = {name: self.socket.subscribe("gated:slowly", list=name) for name in watched}
+        self._resent |= set(self.written)
         for request, text in self.written.items():
             self.socket.mutate("notes:add_to", request=request, lists=LISTS, text=text)
 
     async def settle(self) -> None:
         while not self._settled():
-            await self.socket.receive()
-            self._check()
+            await self._receive()
 
     async def learn(self, known: dict[str, Any]) -> None:
         """Until the lists are these; ``receive`` fails when nothing comes any more."""
         await self.settle()
         while self.known() != known:
-            await self.socket.receive()
-            self._check()
+            await self._receive()
 
     def _settled(self) -> bool:
         s = self.socket
         return s.version[:2] == (s.query_set, s.identity) and not s._outstanding and not s._acting and not s._uncovered()
+
+    async def _receive(self) -> None:
+        message = await self.socket.receive()
+        if message["type"] == "MutationResponse" and message["success"] and message["requestId"] not in self._resent:
+            assert ts_of(message["ts"]) > self.socket.version[2], "a transition that covers a mutation came before its answer"
+        self._check()
 
     def _check(self) -> None:
         for request in list(self.written):
@@ -110,10 +121,11 @@ class Client:
                 if ts_of(answer["ts"]) <= self.socket.version[2]:
                     # Completed: the client never sends it again, and sees its effect from now on.
                     text = self.written.pop(request)
-                    assert all(text in values for values in self.known().values())
+                    assert all(text in value["texts"] for value in self.known().values())
         assert self.socket.version[2] == 0 or self.socket.version[2] >= self._observed
         left, right = (self.known().get(name) for name in LISTS)
         assert left is None or right is None or left == right, "the two lists are always written together"
+        assert left is None or self.socket.version[1] != self.socket.identity or left["who"] == self.subject
 
     def known(self) -> dict[str, Any]:
         results = self.socket.results
@@ -124,7 +136,7 @@ Step: TypeAlias = "Callable[[Client, int], Any]"
 STEPS: list[Step] = [
     lambda client, number: client.write(str(number)),
     lambda client, number: client.watch(),
-    lambda client, number: client.read(),
+    lambda client, number: client.read(number),
     lambda client, number: client.leave_off(),
     lambda client, number: client.reconnect(),
     lambda client, number: client.sign_in(),
@@ -154,7 +166,8 @@ async def test_clients_see_snapshots_and_every_write_happens_once(t: TestBackend
     for client in clients:
         client.watch()
         client.watch()
-        await client.learn({"left": texts, "right": texts})
+        value = {"texts": texts, "who": client.subject}
+        await client.learn({"left": value, "right": value})
         await client.socket.leave()
     assert not t._engine.live._all
     t._engine.live.check_invariants()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from reactor import ActionCtx, MutationCtx, QueryCtx, action, mutation, query
 from schema import Note
-from tests.server.gates import gate
+from tests.server.gates import gate, turns
 
 
 @mutation
@@ -24,3 +26,13 @@ async def texts(ctx: QueryCtx, name: str, list: str) -> list[str]:
 async def wait(ctx: ActionCtx, name: str) -> str:
     await gate(name).reach()
     return name
+
+
+@query
+async def slowly(ctx: QueryCtx, list: str) -> dict[str, Any]:
+    """Suspends between its reads: others commit meanwhile."""
+    await turns(3)
+    found = [note.text async for note in ctx.db.query(Note.by_list(list=list))]
+    await turns(3)
+    identity = await ctx.auth.identity()
+    return {"texts": found, "who": identity.subject if identity else None}
