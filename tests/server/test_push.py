@@ -1,0 +1,257 @@
+"""Code and schema of a running server are replaced in one step, or not at all."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+import textwrap
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from reactor.errors import ReactorError
+from reactor.server.app import Backend, open_backend
+from reactor.server.logs import Logs
+from reactor.server.push import Watcher, describe, push
+from reactor.server.settings import Settings
+from tests.server.gates import gate
+from tests.server.test_logs import Terminal
+from tests.support.sockets import Socket
+from tests.support.waiting import eventually_async
+
+pytestmark = pytest.mark.anyio
+
+SCHEMA = """
+from reactor import Document, Index
+
+class Note(Document, table="notes"):
+    text: str
+    rank: float
+"""
+NOTES = """
+from reactor import MutationCtx, QueryCtx, mutation, query
+from schema import Note
+
+@query
+async def texts(ctx: QueryCtx) -> list[str]:
+    return [note.text async for note in ctx.db.query(Note)]
+
+@mutation
+async def add(ctx: MutationCtx, text: str, rank: float) -> str:
+    return await ctx.db.insert(Note(text=text, rank=rank))
+"""
+SHOUTS = NOTES.replace("note.text async", "note.text.upper() async")
+
+
+class App:
+    """An app's folder, its files written by the test, and the server that runs it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder / "app"
+        (self.folder / "app_functions").mkdir(parents=True)
+        self.terminal = Terminal()
+        self.write(SCHEMA, NOTES)
+
+    def write(self, schema: str | None = None, notes: str | None = None, **more: str) -> None:
+        for name, text in {
+            "schema": schema,
+            "app_functions/notes": notes,
+            **{f"app_functions/{name}": more[name] for name in more},
+        }.items():
+            if text is not None:
+                (self.folder / f"{name}.py").write_text(textwrap.dedent(text).lstrip())
+
+    @contextlib.asynccontextmanager
+    async def running(self, *, watched: bool = False) -> AsyncIterator[Backend]:
+        logs = Logs(self.terminal.stream, machine=False)
+        watcher = Watcher(self.folder) if watched else None
+        settings = Settings.model_validate({"db": self.folder.parent / "test.db"})
+        try:
+            async with open_backend(self.folder, settings, logs, watcher=watcher) as node:
+                yield node
+        finally:
+            logs.close()
+
+
+@pytest.fixture
+def app(tmp_path: Path) -> App:
+    return App(tmp_path)
+
+
+@contextlib.asynccontextmanager
+async def client_of(node: Backend) -> AsyncIterator[tuple[Socket, int]]:
+    """A client that watches a note."""
+    async with Socket(node) as client:
+        await add(client, "one", 1)
+        query = client.subscribe("notes:texts")
+        assert await client.result(query) == ["one"]
+        yield client, query
+
+
+async def add(client: Socket, text: str, rank: float) -> Any:
+    answer = await client.response(client.mutate("notes:add", text=text, rank=rank))
+    assert answer["success"], answer
+    return answer["result"]
+
+
+async def refused(node: Backend) -> str:
+    with pytest.raises(ReactorError) as error:
+        await push(node.runner)
+    return error.value.message
+
+
+async def test_pushed_code_serves_and_live_queries_run_again(app: App) -> None:
+    async with app.running() as node, client_of(node) as (client, query):
+        app.write(notes=SHOUTS, more="from reactor import QueryCtx, query\n\n@query\nasync def f(ctx: QueryCtx) -> int:\n    return 1")
+        assert describe(await push(node.runner)) == "1 table and 3 functions"
+        await client.until(query, ["ONE"])
+        assert await client.result(client.subscribe("more:f")) == 1
+        await add(client, "two", 2)
+        await client.until(query, ["ONE", "TWO"])
+
+
+async def test_a_query_whose_function_is_gone_fails_and_recovers_when_it_comes_back(app: App) -> None:
+    async with app.running() as node, client_of(node) as (client, query):
+        app.write(notes=NOTES.replace("def texts", "def words"))
+        await push(node.runner)
+        while client.results[query]["type"] != "QueryFailed":
+            await client.receive()
+        assert "Could not find public function for 'notes:texts'" in client.results[query]["errorMessage"]
+        app.write(notes=NOTES)
+        await push(node.runner)
+        await client.until(query, ["one"])
+
+
+@pytest.mark.parametrize(
+    ("schema", "notes", "says"),
+    [
+        (None, NOTES + "\ndef broken(:\n    pass\n", ["app_functions/notes.py:12: ", "def broken(:"]),
+        (None, NOTES + "\nraise ValueError('at import')\n", ["app_functions/notes.py:12: ", "ValueError: at import"]),
+        (None, NOTES.replace("from schema", "from shema"), ["app_functions/notes.py:2: ", "shema"]),
+        (None, NOTES + "\nadd_again = 1 / 0\n", ["app_functions/notes.py:12: ", "ZeroDivisionError"]),
+        (None, NOTES + "\n@query\nasync def twice(ctx: QueryCtx, x: object()) -> int:\n    return 1\n", ["twice"]),
+        (SCHEMA + "    by_rank = Index('rnak')\n", None, ["rnak"]),
+        (SCHEMA + "    by_rank = Index()\n", None, ["by_rank"]),
+        (SCHEMA.replace('"notes"', '"_notes"'), None, ["_notes"]),
+        (SCHEMA + "    when: complex\n", None, ["when"]),
+        (SCHEMA + "  x = (\n", None, ["schema.py:6: "]),
+    ],
+)
+async def test_code_that_does_not_load_is_named_and_the_version_before_goes_on(
+    app: App, schema: str | None, notes: str | None, says: list[str]
+) -> None:
+    async with app.running() as node, client_of(node) as (client, query):
+        app.write(schema, notes)
+        message = await refused(node)
+        assert all(part in message for part in says), message
+        await add(client, "two", 2)
+        await client.until(query, ["one", "two"])
+        app.write(SCHEMA, SHOUTS)
+        await push(node.runner)
+        await client.until(query, ["ONE", "TWO"])
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ("text: float; rank: float", "text"),
+        ("text: str; rank: float; stars: float", "stars"),
+        ("text: Literal['one']; rank: float", "text"),
+        ("text: str", "rank"),
+    ],
+)
+async def test_a_document_that_does_not_fit_is_named_and_nothing_changes(app: App, fields: str, says: str) -> None:
+    async with app.running() as node, client_of(node) as (client, query):
+        known = [node.engine.catalog, node.runner.app]
+        bad = await add(client, "bad", 2)
+        lines = "\n    ".join([*fields.split("; "), "by_text = Index('text')"])
+        head = "from typing import Literal\nfrom reactor import Document, Index\n\nclass Note(Document, table='notes'):\n    "
+        app.write(
+            head + lines, "from reactor import QueryCtx, query\n\n@query\nasync def texts(ctx: QueryCtx) -> list[str]:\n    return []"
+        )
+        message = await refused(node)
+        one = (await client.response(client.mutate("notes:add", text="still", rank=5)))["success"]
+        assert one and [node.engine.catalog, node.runner.app] == known
+        assert says in message and "notes" in message
+        assert re.search(r"\b[0-9a-z]{32}\b", message), "the document's id"
+        assert bad in message or "Literal" not in fields, "the other one fits"
+        await client.until(query, ["one", "bad", "still"])
+
+
+async def test_a_field_that_may_be_absent_can_be_added(app: App) -> None:
+    async with app.running() as node, client_of(node) as (client, query):
+        app.write(SCHEMA + "    by: str | None = None\n", NOTES.replace("note.text async", "f'{note.text} by {note.by}' async"))
+        await push(node.runner)
+        await client.until(query, ["one by None"])
+
+
+BY_RANK = NOTES.replace("ctx.db.query(Note)", "ctx.db.query(Note.by_rank())")
+
+
+async def test_a_new_index_holds_every_document_before_it_serves_those_written_meanwhile_too(app: App) -> None:
+    async with app.running() as node, client_of(node) as (client, query):
+        for number in range(600):
+            client.mutate("notes:add", text=str(number), rank=-number)
+        await client.reflected()
+        app.write(SCHEMA + "    by_rank = Index('rank')\n", BY_RANK)
+        pushing = asyncio.ensure_future(push(node.runner))
+        meanwhile = 0
+        while not pushing.done():
+            await add(client, f"meanwhile {meanwhile}", 1000 + meanwhile)
+            meanwhile += 1
+        await pushing
+        assert meanwhile > 0
+        expected = [*(str(number) for number in reversed(range(600))), "one", *(f"meanwhile {number}" for number in range(meanwhile))]
+        await client.until(query, expected)
+
+
+async def test_a_mutation_that_began_before_the_push_ends_with_the_code_it_began_with(app: App) -> None:
+    held = """
+from reactor import MutationCtx, mutation
+from schema import Note
+from tests.server.gates import gate
+
+@mutation
+async def add(ctx: MutationCtx) -> str:
+    await gate("push").reach()
+    await ctx.db.insert(Note(text="old", rank=0))
+    return "old"
+"""
+    app.write(held=held)
+    async with app.running() as node, client_of(node) as (client, query):
+        request = client.mutate("held:add")
+        await gate("push").reached.wait()
+        app.write(held=held.replace('"old"', '"new"'))
+        pushing = asyncio.ensure_future(push(node.runner))
+        await asyncio.wait([pushing], timeout=0.05)
+        gate("push").open()
+        await pushing
+        answer = await client.response(request)
+        # It committed as it began, or ran again as a whole with the new code; never half and half.
+        await client.until(query, ["one", answer["result"]])
+        assert (await client.response(client.mutate("held:add")))["result"] == "new"
+
+
+async def test_pushes_at_once_end_with_the_last_one(app: App) -> None:
+    async with app.running() as node, client_of(node) as (client, query):
+        app.write(notes=SHOUTS)
+        first = asyncio.ensure_future(push(node.runner))
+        await asyncio.sleep(0)
+        app.write(notes=NOTES.replace("note.text async", "note.text[::-1] async"))
+        await asyncio.gather(first, push(node.runner))
+        await client.until(query, ["eno"])
+
+
+async def test_a_saved_file_is_pushed_and_a_broken_one_is_shown(app: App) -> None:
+    async with app.running(watched=True) as node, client_of(node) as (client, query):
+        app.write(notes=SHOUTS)
+        await client.until(query, ["ONE"])
+        app.write(notes="def broken(:\n")
+        await eventually_async(lambda: "Not pushed" in app.terminal.text(), "the refusal")
+        assert "app_functions/notes.py:1: " in app.terminal.text() and "The version before goes on serving." in app.terminal.text()
+        app.write(notes=NOTES)
+        await client.until(query, ["one"])
+        await eventually_async(lambda: "OK again: pushed 1 table and 2 functions" in app.terminal.text(), "the push")
