@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from reactor import AppError, Id, MutationCtx, QueryCtx, mutation, query
+from reactor import AppError, Id, MutationCtx, QueryCtx, gte, lt, mutation, query
 from tests.functions.app.app_functions import items
 from tests.functions.app.schema import Item
 
@@ -75,3 +75,10 @@ async def shift(ctx: MutationCtx, list: str, by: float) -> None:
     """Change many documents in one commit."""
     for item in await ctx.db.query(Item.by_list(list=list)).collect():
         await ctx.db.patch(item.id, rank=item.rank + by)
+
+
+@query
+async def window(ctx: QueryCtx, list: str, low: float, high: float, count: int, descending: bool) -> list[float]:
+    """At most so many of the items whose rank is in [low, high)."""
+    ranked = ctx.db.query(Item.by_list(list=list, rank=gte(low) & lt(high)))
+    return [item.rank for item in await ranked.order("desc" if descending else "asc").take(count)]
