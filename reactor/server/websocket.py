@@ -195,6 +195,7 @@ class _Connection:
         self._mutating = False
         self._accepting = True
         self._closing: _Closed | None = None
+        self._deadline = asyncio.timeout(None)  # set once it is to be closed
         self._writer: asyncio.Task[None] | None = None
         self._sent_at = connections.runtime.monotonic_s()
         self._ping_due = False
@@ -206,12 +207,15 @@ class _Connection:
         self._writer = asyncio.create_task(self._write(), name="reactor-websocket-writer")
         self._timer = asyncio.get_running_loop().call_later(self._all.limits.ping_after_s, self._tick)
         try:
-            while True:
-                event = await receive()
-                if event["type"] == "websocket.disconnect":
-                    return
-                if self._closing is None and self._accepting:
-                    self._receive(event.get("text") or event.get("bytes") or "")
+            async with self._deadline:
+                while True:
+                    event = await receive()
+                    if event["type"] == "websocket.disconnect":
+                        return
+                    if self._closing is None and self._accepting:
+                        self._receive(event.get("text") or event.get("bytes") or "")
+        except TimeoutError:
+            pass  # it does not take its last frames
         finally:
             self._timer.cancel()
             self._mutations.clear()
@@ -412,6 +416,7 @@ class _Connection:
     def _close(self, closing: _Closed) -> None:
         if self._closing is None:
             self._closing = closing
+            self._deadline.reschedule(asyncio.get_running_loop().time() + self._all.limits.close_timeout_s)
         self.wake.set()
 
     def _tick(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from dataclasses import replace
 from typing import Any
@@ -159,6 +160,16 @@ async def test_a_reader_that_never_reads_gets_the_latest_state_later_and_no_back
         frames = slow.frames
         await slow.until(query, all_of_it)
         assert slow.frames - frames <= 3
+
+
+async def test_a_reader_that_does_not_even_take_the_close_is_given_up() -> None:
+    async with SmallBackend(APP, limits=replace(DEFAULT_LIMITS, close_timeout_s=0.05)) as t, socket(t, buffer=1) as bad:
+        for _ in range(3):
+            bad.modify()
+            bad.send_raw(json.dumps(MUTATION))
+        bad.send_raw("garbage")
+        await asyncio.wait_for(asyncio.shield(bad._serving), 10)
+        assert len(t._server.connections) == 0
 
 
 async def test_adding_and_removing_without_reading_does_not_grow_for_ever() -> None:
