@@ -20,6 +20,7 @@ from reactor.functions.identity import Caller
 from reactor.functions.outcome import Outcome
 from reactor.functions.registry import canonical_path
 from reactor.functions.runner import Runner
+from reactor.protocol import server_messages as wire
 from reactor.protocol.version import decode_ts, encode_ts
 from reactor.server.admin import Authenticator
 from reactor.server.websocket import client_version
@@ -68,7 +69,7 @@ class HttpError(Exception):
 
     def __init__(self, status: int, code: str, message: str) -> None:
         super().__init__(message)
-        self.reply = Reply(orjson.dumps({"code": code, "message": message}), status)
+        self.reply = Reply(b'{"code":%b,"message":%b}' % (wire.text(code), wire.text(message)), status)
 
 
 class ClientGone(Exception):
@@ -350,7 +351,7 @@ class HttpApi:
             HttpError: what failed was not the function.
         """
         error = outcome.error
-        lines = b',"logLines":' + orjson.dumps(outcome.log_lines) if outcome.log_lines else b""
+        lines = b',"logLines":[%b]' % b",".join(map(wire.text, outcome.log_lines)) if outcome.log_lines else b""
         if error is None:
             value = codec.clean(outcome.value) if function.clean else outcome.value
             return Reply(b'{"status":"success","value":%b%b}' % (value, lines))
@@ -359,7 +360,7 @@ class HttpApi:
         data = b""
         if error.data is not None:
             data = b',"errorData":' + (codec.clean(error.data) if function.clean else error.data)
-        return Reply(b'{"status":"error","errorMessage":%b%b%b}' % (orjson.dumps(error.message), data, lines))
+        return Reply(b'{"status":"error","errorMessage":%b%b%b}' % (wire.text(error.message), data, lines))
 
 
 async def send_reply(send: Send, reply: Reply) -> None:

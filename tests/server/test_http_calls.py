@@ -142,6 +142,30 @@ async def test_what_is_wrong_with_a_call_is_its_error_with_status_200(t: TestBac
     assert answer["status"] == "error" and says in answer["errorMessage"]
 
 
+@pytest.mark.parametrize("how", ["raise", "refuse", "return", "print"])
+async def test_half_a_surrogate_pair_is_the_functions_failure_or_shown_escaped(how: str) -> None:
+    async with SmallBackend(APP) as t, socket(t) as client:
+        args = {"code": 0xD800, "how": how}
+        answer = await call(t, "query", "failing:says", args)
+        assert answer["status"] == ("success" if how == "print" else "error")
+        query = client.subscribe("failing:says", **args)
+        await client.reflected()
+        assert client.results[query]["type"] == ("QueryUpdated" if how == "print" else "QueryFailed")
+        assert client.results[query]["logLines"] == answer.get("logLines", [])
+
+
+async def test_a_mutation_that_prints_half_a_surrogate_pair_commits_and_is_remembered() -> None:
+    async with SmallBackend(APP) as t:
+        args = {"code": 0xD800, "list": "a"}
+        assert (await call(t, "mutation", "failing:writes_and_says", args))["value"] == "written"
+        async with socket(t) as client:
+            answer = await client.response(client.mutate("failing:writes_and_says", **args))
+            assert answer["result"] == "written"
+            client.responses.clear()
+            assert await client.response(client.mutate("failing:writes_and_says", request=0, **args)) == answer
+        assert await t.query("notes:texts", list="a") == ["written"] * 2
+
+
 async def test_arguments_over_their_limit_are_the_calls_error(t: TestBackend) -> None:
     limit = t._runner.limits.arguments_size_bytes
     body = b'{"path":"values:echo","args":{"value":"%s"}}' % (b"x" * (limit - 10))

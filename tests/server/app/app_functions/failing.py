@@ -43,3 +43,24 @@ async def empty(ctx: QueryCtx, list: str) -> str:
     if notes:
         raise AppError({"text": notes[0].text})
     return "empty"
+
+
+@query
+async def says(ctx: QueryCtx, code: float, how: str) -> str:
+    """A character by its code: half a surrogate pair has no text of its own, but Python makes it."""
+    letter = chr(int(code))
+    if how == "raise":
+        raise ValueError(letter)
+    if how == "refuse":
+        raise AppError({"letter": letter})
+    if how == "print":
+        print(letter)
+        return ""
+    return letter
+
+
+@mutation
+async def writes_and_says(ctx: MutationCtx, code: float, list: str) -> str:
+    print(chr(int(code)))
+    await ctx.db.insert(Note(list=list, text="written"))
+    return "written"
