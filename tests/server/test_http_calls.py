@@ -156,7 +156,7 @@ async def test_half_a_surrogate_pair_is_the_functions_failure_or_shown_escaped(h
 
 async def test_a_mutation_that_prints_half_a_surrogate_pair_commits_and_is_remembered() -> None:
     async with SmallBackend(APP) as t:
-        args = {"code": 0xD800, "list": "a"}
+        args: dict[str, Any] = {"code": 0xD800, "list": "a"}
         assert (await call(t, "mutation", "failing:writes_and_says", args))["value"] == "written"
         async with socket(t) as client:
             answer = await client.response(client.mutate("failing:writes_and_says", **args))
