@@ -177,6 +177,7 @@ class Transaction:
     def rollback(self, savepoint: Savepoint) -> None:
         """Undo every write since ``savepoint``. What was read since stays in the read set, and counted."""
         self._own.drop_above(savepoint.position)
+        self._position += 1  # what a scan fetched ahead is stale
         self.usage.documents_written = savepoint.documents_written
         self.usage.bytes_written = savepoint.bytes_written
 
@@ -280,7 +281,7 @@ class Scan:
         self._reverse = reverse
         self._span: Span | None = None
         self._ahead: list[Row] = []  # fetched by ``one`` and not handed out: no part of what was read
-        self._ahead_at = 0  # the transaction's position when they were
+        self._ahead_at = 0  # the transaction's position when they were; it moves with every write and rollback
         self.exhausted = interval.lo >= interval.hi
 
     async def next(self, n: int) -> list[Row]:
@@ -297,6 +298,7 @@ class Scan:
         # that meets it again.
         n = min(n, max(1, tx._limits.documents_read - tx.usage.documents_read + 1))
         rows = await self._fetch(n)
+        self._ahead = []
         # First the read set, then the limits: a query that fails at one re-runs when what it saw changes.
         self._advance(rows, exhausted=len(rows) < n)
         tx._count_rows(rows)
