@@ -6,8 +6,8 @@
     (local conflicts)               (other nodes' commits)              (durable)      (answers, log, live queries)
 
 A mutation is accepted when no commit since it began wrote inside its read set. From then on later mutations read
-through its writes, so that a hot document is not a queue of retries; nobody outside is told before it is durable. If its
-group fails, all that was accepted after it runs again.
+through its writes, so that a hot document is not a queue of retries; nobody outside is told before it is durable, neither
+its own caller nor that of one that failed on what it wrote. If its group fails, all that was accepted after it runs again.
 
 What each step waits for is why the order of commits is the order of ``ts`` and agrees with real time: a mutation that
 begins after another was answered begins with that one's writes below it; ts are assigned in the order of acceptance
@@ -178,20 +178,37 @@ class Committer:
                 on_durable(committed)
             future.set_result(committed)
             return future
-        self.position += 1
         self._creation_time = max(self._creation_time, tx.creation_time)
         if writes:
-            self._recent.append((self.position, writes))
+            self._recent.append((self.position + 1, writes))
             for write in writes:
-                self._overlay.put(Image(self.position, write.table, write.id, write.after, write.after_keys))
+                self._overlay.put(Image(self.position + 1, write.table, write.id, write.after, write.after_keys))
         commit = Commit(writes, request, answer.value, answer.log_lines)
-        accepted = Accepted(self.position, commit, tx.read_set, answer, future, on_durable)
-        self._pending.append(accepted)
+        accepted = Accepted(self.position + 1, commit, tx.read_set, answer, future, on_durable)
         if request is not None:
             self._requests[request] = accepted
+        self._queue(accepted)
+        return future
+
+    async def confirm(self, tx: MutationTransaction) -> None:
+        """Wait until all that ``tx`` may have read is durable: only then is a mutation that failed told so.
+
+        Raises:
+            Conflict: some of it will never be; the mutation has to run again.
+            StoreError: the database cannot write.
+        """
+        if tx.epoch != self._epoch:
+            raise Conflict
+        if tx.base.upto > self.flushed:
+            future: asyncio.Future[Committed] = asyncio.get_running_loop().create_future()
+            self._queue(Accepted(self.position + 1, Commit(()), ReadSet(), Answer(b"null"), future, None))
+            await future
+
+    def _queue(self, accepted: Accepted) -> None:
+        self.position = accepted.position
+        self._pending.append(accepted)
         self._idle.clear()
         self._wake.set()
-        return future
 
     def in_flight(self, request: RequestKey) -> asyncio.Future[None] | None:
         """Resolves when the accepted commit of this request is durable or has failed; None when there is none.
@@ -221,8 +238,9 @@ class Committer:
             self._idle.set()
 
     async def drain(self) -> None:
-        """Wait until everything accepted so far is durable or has failed."""
-        await self._idle.wait()
+        """Wait until nothing that was accepted is neither durable nor failed. The caller goes on in that very turn of the loop."""
+        while not self._idle.is_set():
+            await self._idle.wait()
 
     @contextlib.asynccontextmanager
     async def paused(self) -> AsyncIterator[None]:

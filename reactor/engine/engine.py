@@ -163,6 +163,7 @@ class Engine:
             if attempt >= IMMEDIATE_ATTEMPTS:
                 await self._runtime.sleep(self._backoff_s(attempt - IMMEDIATE_ATTEMPTS))
             tx = await self._committer.begin()
+            failure: Exception | None = None
             try:
                 if request is not None and (record := await tx.base.snapshot.find_request(request)) is not None:
                     committed = Committed(record.ts, record.result, record.log_lines, None, replayed=True)
@@ -174,12 +175,18 @@ class Engine:
             except Conflict as conflict:
                 table = conflict.table
                 continue
+            except Exception as error:
+                failure = error
             finally:
                 self._committer.end(tx)
             try:
-                return await accepted
+                if failure is None:
+                    return await accepted
+                await self._committer.confirm(tx)
             except Conflict as conflict:
                 table = conflict.table
+                continue
+            raise failure
         where = f"Documents in table {table!r}" if table else "Documents that it read"
         raise WriteConflict(
             f"{where} changed while the mutation ran, on each of its {self._limits.mutation_attempts} attempts. "

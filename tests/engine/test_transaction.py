@@ -288,7 +288,7 @@ def test_a_closed_transaction_refuses_every_use(use: str, nested: bool) -> None:
     tx = transaction(base_of({}, {})[0])
     if nested:
         tx = tx.ended()
-    scan = tx.scan(BY_RANK, FULL) if not nested else Scan(tx, BY_RANK, FULL, False)
+    scan = Scan(tx, BY_RANK, FULL, False)
     tx.close()
     with pytest.raises(ReactorError) as refused:
         USES[use](tx, scan)

@@ -1,0 +1,407 @@
+"""Commits: in groups, answered when durable, built upon before, once for each request."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import pytest
+
+from reactor.engine.committer import Answer, Committed
+from reactor.engine.engine import Engine
+from reactor.engine.store import RequestKey
+from reactor.engine.transaction import Transaction
+from reactor.errors import StoreError, StoreFull, WriteConflict
+from tests.engine.support import ITEMS, GatedStore, adding, item, mutation, putting, rank, ranks, running, settled
+from tests.simulation.model_store import Database
+
+REQUEST = RequestKey("session", 1)
+
+pytestmark = pytest.mark.anyio
+
+
+class Pausing:
+    """A mutation that reads item 1, waits to be let on, and writes item 2 unless it is only to read."""
+
+    def __init__(self, *, writes: bool = True) -> None:
+        self.writes = writes
+        self.saw: list[float | None] = []
+        self.go = asyncio.Event()
+
+    async def __call__(self, tx: Transaction) -> float | None:
+        found = await rank(tx, 1)
+        self.saw.append(found)
+        await self.go.wait()
+        if self.writes:
+            await putting(2)(tx)
+        return found
+
+
+async def refused_when_there_is_one(tx: Transaction) -> None:
+    if await rank(tx, 1) is not None:
+        raise LookupError("there is one already")
+
+
+async def test_what_comes_while_a_group_is_written_is_the_next_group() -> None:
+    store = GatedStore()
+    async with running(store) as engine:
+        store.gate.clear()
+        sent = [mutation(engine, putting(0))]
+        await store.writing.wait()
+        sent += [mutation(engine, putting(number)) for number in range(1, 6)]
+        await settled()
+        store.gate.set()
+        done = await asyncio.gather(*sent)
+    assert [len(group) for group in store.groups] == [1, 5]
+    ts = [committed.ts for committed in done]
+    assert ts == sorted(set(ts)) == [commit.ts for group in store.groups for commit in group]
+
+
+async def test_a_mutation_is_answered_and_seen_by_queries_only_when_it_is_durable() -> None:
+    store = GatedStore()
+    async with running(store) as engine:
+        store.gate.clear()
+        told: list[Committed] = []
+
+        async def run(tx: Transaction) -> Answer:
+            return Answer(b"1", (), await adding(1)(tx))
+
+        sent = asyncio.ensure_future(engine.mutate(run, on_durable=told.append))
+        await store.writing.wait()
+        await settled()
+        assert (sent.done(), told, await ranks(engine)) == (False, [], {})
+        store.gate.set()
+        committed = await sent
+        assert (told, await ranks(engine)) == ([committed], {item(1): 1.0})
+
+
+async def test_mutations_read_through_what_is_being_written() -> None:
+    store = GatedStore()
+    async with running(store) as engine:
+        store.gate.clear()
+        sent = [mutation(engine, adding(1)) for _ in range(5)]
+        await settled()
+        assert not any(task.done() for task in sent)
+        store.gate.set()
+        assert [committed.result for committed in await asyncio.gather(*sent)] == [1.0, 2.0, 3.0, 4.0, 5.0]
+
+
+async def test_when_a_group_fails_its_callers_are_told_and_what_built_on_it_runs_again() -> None:
+    store = GatedStore()
+    async with running(store) as engine:
+        store.gate.clear()
+        store.failures = 1
+        first = mutation(engine, adding(1, 10.0))
+        await store.writing.wait()
+        later = [mutation(engine, adding(1)), mutation(engine, adding(1)), mutation(engine, putting(2))]
+        await settled()
+        store.gate.set()
+        with pytest.raises(StoreFull):
+            await first
+        done = await asyncio.gather(*later)
+        assert [committed.result for committed in done] == [1.0, 2.0, None]
+        assert await ranks(engine) == {item(1): 2.0, item(2): 0.0}
+
+
+async def test_a_mutation_that_was_running_when_a_group_failed_runs_again() -> None:
+    store = GatedStore()
+    async with running(store) as engine:
+        store.gate.clear()
+        store.failures = 1
+        first = mutation(engine, putting(1, rank=7.0))
+        await store.writing.wait()
+        body = Pausing()
+        second = mutation(engine, body)
+        await settled()
+        store.gate.set()
+        with pytest.raises(StoreFull):
+            await first
+        body.go.set()
+        assert (await second).result is None
+    assert body.saw == [7.0, None]
+
+
+async def test_a_failure_is_told_when_what_it_rests_on_is_durable() -> None:
+    store = GatedStore()
+    async with running(store) as engine:
+        store.gate.clear()
+        first = mutation(engine, putting(1))
+        await store.writing.wait()
+        second = mutation(engine, refused_when_there_is_one)
+        await settled()
+        assert not second.done()
+        store.gate.set()
+        await first
+        with pytest.raises(LookupError):
+            await second
+
+
+@pytest.mark.parametrize("when", ["before the group failed", "after the group failed"])
+async def test_a_failure_that_rests_on_what_was_never_written_is_not_told(when: str) -> None:
+    store = GatedStore()
+    async with running(store) as engine:
+        store.gate.clear()
+        store.failures = 1
+        first = mutation(engine, putting(1))
+        await store.writing.wait()
+        go = asyncio.Event()
+
+        async def refuse(tx: Transaction) -> None:
+            found = await rank(tx, 1)
+            await go.wait()
+            if found is not None:
+                raise LookupError("there is one already")
+
+        second = mutation(engine, refuse)
+        if when.startswith("before"):
+            go.set()
+        await settled()
+        store.gate.set()
+        with pytest.raises(StoreFull):
+            await first
+        go.set()
+        assert (await second).result is None
+
+
+async def test_a_mutation_whose_answer_was_lost_is_applied_once() -> None:
+    """The group is durable, and nobody knows: its callers get an error, and ask again."""
+    store = GatedStore()
+    async with running(store) as engine:
+        store.cut_off = 1
+        with pytest.raises(StoreError):
+            await mutation(engine, adding(1), request=REQUEST, value=b"1")
+        again = await mutation(engine, adding(1), request=REQUEST, value=b"2")
+        assert (again.replayed, again.value, again.ts) == (True, b"1", store.groups[0][0].ts)
+        assert (await mutation(engine, adding(1))).result == 2.0
+        assert engine.head_ts == store.database.head
+        assert await ranks(engine) == {item(1): 2.0}
+
+
+async def test_a_request_that_committed_is_answered_as_the_first_time() -> None:
+    store = GatedStore()
+    async with running(store) as engine:
+        first = await mutation(engine, adding(1), request=REQUEST, value=b"1")
+        await mutation(engine, adding(1))
+        again = await mutation(engine, adding(1), request=REQUEST, value=b"2")
+        other = await mutation(engine, adding(1), request=RequestKey("session", 2), value=b"3")
+    assert (again.ts, again.value, again.replayed) == (first.ts, b"1", True)
+    assert (other.value, other.result, other.replayed) == (b"3", 3.0, False)
+
+
+async def test_a_request_without_writes_is_remembered_too() -> None:
+    async with running(GatedStore()) as engine:
+
+        async def look(tx: Transaction) -> float | None:
+            return await rank(tx, 1)
+
+        first = await mutation(engine, look, request=REQUEST, value=b"1")
+        again = await mutation(engine, look, request=REQUEST, value=b"2")
+    assert (again.ts, again.value, again.replayed) == (first.ts, b"1", True)
+
+
+@pytest.mark.parametrize("moment", ["while it runs", "while it is written"])
+@pytest.mark.parametrize("gone", [False, True])
+async def test_a_request_sent_twice_at_once_happens_once(moment: str, gone: bool) -> None:
+    """``gone``: the connection over which it came first is closed, once the commit was accepted."""
+    store = GatedStore()
+    async with running(store) as engine:
+        store.gate.clear()
+        body = Pausing()
+        first = mutation(engine, body, request=REQUEST, value=b"1")
+        await settled()
+        if moment == "while it is written":
+            body.go.set()
+            await store.writing.wait()
+        second = mutation(engine, body, request=REQUEST, value=b"2")
+        await settled()
+        body.go.set()
+        await store.writing.wait()
+        if gone:
+            first.cancel()
+            await settled()
+        assert not second.done()
+        store.gate.set()
+        again = await second
+        assert (again.value, again.replayed, len(body.saw)) == (b"1", True, 1)
+        if not gone:
+            assert (await first).ts == again.ts
+
+
+@pytest.mark.parametrize("how", ["its caller went away", "it failed"])
+async def test_a_request_that_came_to_nothing_is_run_by_who_waited_for_it(how: str) -> None:
+    async with running(GatedStore()) as engine:
+        go = asyncio.Event()
+
+        async def fail(tx: Transaction) -> None:
+            await go.wait()
+            raise LookupError("not this time")
+
+        first = mutation(engine, fail, request=REQUEST)
+        await settled()
+        second = mutation(engine, adding(1), request=REQUEST)
+        await settled()
+        assert not second.done()
+        if how == "it failed":
+            go.set()
+        else:
+            first.cancel()
+        done = await second
+        assert (done.result, done.replayed) == (1.0, False)
+        with pytest.raises((LookupError, asyncio.CancelledError)):
+            await first
+
+
+async def test_a_caller_that_goes_away_does_not_take_its_commit_along() -> None:
+    store = GatedStore()
+    async with running(store) as engine:
+        store.gate.clear()
+        first, second = mutation(engine, adding(1)), mutation(engine, adding(1))
+        await store.writing.wait()
+        first.cancel()
+        await settled()
+        assert first.cancelled()
+        store.gate.set()
+        assert (await second).result == 2.0
+        assert await ranks(engine) == {item(1): 2.0}
+
+
+async def test_a_caller_that_goes_away_before_the_commit_leaves_nothing() -> None:
+    async with running(GatedStore()) as engine:
+        body = Pausing()
+        sent = mutation(engine, body)
+        await settled()
+        sent.cancel()
+        await settled()
+        await mutation(engine, putting(3))
+        assert await ranks(engine) == {item(3): 0.0}
+
+
+@pytest.mark.parametrize("writes", [True, False])
+async def test_a_mutation_runs_again_when_what_it_read_changed_also_when_it_only_read(writes: bool) -> None:
+    async with running(GatedStore()) as engine:
+        body = Pausing(writes=writes)
+        sent = mutation(engine, body)
+        await settled()
+        other = await mutation(engine, putting(1, rank=5.0))
+        body.go.set()
+        committed = await sent
+    assert (body.saw, committed.result) == ([None, 5.0], 5.0)
+    assert committed.ts > other.ts if writes else committed.ts == other.ts
+
+
+async def test_a_mutation_does_not_run_again_when_something_else_changed() -> None:
+    async with running(GatedStore()) as engine:
+        body = Pausing()
+        sent = mutation(engine, body)
+        await settled()
+        await mutation(engine, putting(3))
+        body.go.set()
+        await sent
+    assert body.saw == [None]
+
+
+@pytest.mark.parametrize("through", [False, True])
+async def test_a_mutation_that_only_read_waits_for_what_it_read_and_is_not_written(through: bool) -> None:
+    store = GatedStore()
+    async with running(store) as engine:
+        await mutation(engine, putting(1))
+        if through:
+            store.gate.clear()
+            mutation(engine, putting(2))
+            await store.writing.wait()
+        sent = mutation(engine, lambda tx: rank(tx, 1))
+        await settled()
+        assert sent.done() is not through
+        store.gate.set()
+        assert (await sent).result == 0.0
+        assert (await sent).ts == engine.head_ts == store.database.head
+    assert len(store.database.log) == (2 if through else 1)
+
+
+async def test_a_mutation_that_changes_nothing_in_the_end_leaves_no_trace() -> None:
+    store = GatedStore()
+    async with running(store) as engine:
+        await mutation(engine, putting(1))
+
+        async def there_and_back(tx: Transaction) -> None:
+            for step in (putting(1, rank=3.0), putting(1), putting(2)):
+                await step(tx)
+            tx.write(ITEMS, item(2), None, None, (), 0)
+
+        await mutation(engine, there_and_back)
+    assert len(store.database.log) == 1
+
+
+async def test_a_mutation_gives_up_and_says_which_table_was_in_its_way() -> None:
+    async with running(GatedStore(), mutation_attempts=3) as engine:
+        attempts = 0
+
+        async def body(tx: Transaction) -> None:
+            nonlocal attempts
+            attempts += 1
+            await rank(tx, 1)
+            await mutation(engine, putting(1, rank=float(attempts)))
+            await putting(2)(tx)
+
+        with pytest.raises(WriteConflict, match="'items'"):
+            await mutation(engine, body)
+        assert (attempts, await ranks(engine)) == (3, {item(1): 3.0})
+
+
+async def test_what_another_node_committed_makes_a_mutation_run_again_and_what_built_on_it_too() -> None:
+    database = Database(1)
+    store, elsewhere = GatedStore(database), GatedStore(database)
+    async with running(store) as engine, running(elsewhere) as other:
+        body = Pausing()
+        body.go.set()
+        async with database.lock:  # the other node has the head first, and this one validates against what it wrote
+            theirs = mutation(other, putting(1, rank=4.0))
+            await _until(lambda: other._committer.position == 1)
+            mine = mutation(engine, body)
+            await _until(lambda: engine._committer.position == 1)
+            built_on_it = mutation(engine, adding(2))
+            await _until(lambda: engine._committer.position == 2)
+        await theirs
+        assert (await mine).result == 4.0
+        assert (await built_on_it).result == 1.0
+        assert body.saw[:2] == [None, 4.0]
+
+
+async def _until(condition: Callable[[], bool]) -> None:
+    for _ in range(1000):
+        if condition():
+            return
+        await asyncio.sleep(0)
+    raise AssertionError("it never came to that")
+
+
+async def test_a_pause_waits_for_what_was_accepted_while_it_waited() -> None:
+    """A mutation that is accepted in the very turn in which the last group became durable is not written during the pause."""
+    store = GatedStore()
+    async with running(store) as engine:
+        store.gate.clear()
+        body = Pausing()
+        last = mutation(engine, body)
+        await settled()
+
+        async def run(tx: Transaction) -> Answer:
+            return Answer(b"null", (), await putting(3)(tx))
+
+        first = asyncio.ensure_future(engine.mutate(run, on_durable=lambda committed: body.go.set()))
+        await store.writing.wait()
+        entered = asyncio.Event()
+
+        async def pause(engine: Engine) -> int:
+            async with engine._committer.paused():
+                entered.set()
+                before = len(store.groups)
+                await settled()
+                return len(store.groups) - before
+
+        paused = asyncio.ensure_future(pause(engine))
+        await settled()
+        assert not entered.is_set()
+        store.gate.set()
+        await first
+        assert await paused == 0
+        await last
