@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PAGE := examples/chat
 NODE_FOLDERS := $(PAGE) tests/clients
 CHECKED := reactor app_functions schema.py benchmarks
-PUBLIC := reactor/__init__.py reactor/testing.py reactor/client tests/types app_functions schema.py
+PUBLIC := reactor/__init__.py reactor/testing.py reactor/client tests/types/good.py app_functions schema.py
 
 .PHONY: help install web dev test check format clean chromium
 
