@@ -82,7 +82,7 @@ class Subscription(Generic[O]):
         self._journal = journal
         self._run = run
         self.watcher = watcher
-        self._live = queries._join(self, key, identity, journal, run)
+        self._live = queries._join(self, key, identity, journal, run, (_SHARED, identity))
 
     def at(self, pin: Pin) -> O | asyncio.Future[O]:
         """The result as of the pinned ts: at once when it is known or the run did not suspend, else a future.
@@ -91,7 +91,11 @@ class Subscription(Generic[O]):
         """
         outcome = self._live.at(pin)
         if isinstance(outcome, asyncio.Future):
-            return asyncio.ensure_future(self._later(outcome, pin.retain()))
+            pin.retain()
+            later = asyncio.ensure_future(self._later(outcome, pin))
+            # Not in the task itself: one that is cancelled before its first step never comes to its `finally`.
+            later.add_done_callback(lambda _: pin.release())
+            return later
         if self._foreign(outcome):
             return self.at(pin)
         return outcome
@@ -101,21 +105,19 @@ class Subscription(Generic[O]):
         self._live.leave(self)
 
     async def _later(self, running: asyncio.Future[O], pin: Pin) -> O:
-        try:
-            outcome = await asyncio.shield(running)
-            if self._foreign(outcome):
-                again = self.at(pin)
-                return await again if isinstance(again, asyncio.Future) else again
-            return outcome
-        finally:
-            pin.release()
+        outcome = await asyncio.shield(running)
+        if self._foreign(outcome):
+            again = self.at(pin)
+            return await again if isinstance(again, asyncio.Future) else again
+        return outcome
 
     def _foreign(self, outcome: O) -> bool:
         """Move to a live query of this identity's own when ``outcome`` turned out to depend on another's."""
         if not outcome.identity_used or self._live.identity == self._identity:
             return False
         self._live.leave(self)
-        self._live = self._queries._join(self, self._key, self._identity, self._journal, self._run)
+        # Not the shared one again: at another ts it may be fit to share, and at this one foreign for ever.
+        self._live = self._queries._join(self, self._key, self._identity, self._journal, self._run, (self._identity,))
         return True
 
 
@@ -269,8 +271,17 @@ class LiveQueries(Generic[O]):
             assert live.subscriptions, "a live query without subscriptions"
             assert all(subscription._live is live for subscription in live.subscriptions)
 
-    def _join(self, subscription: Subscription[O], key: Hashable, identity: Hashable, journal: str | None, run: Run[O]) -> LiveQuery[O]:
-        for owner in (_SHARED, identity):
+    def _join(
+        self,
+        subscription: Subscription[O],
+        key: Hashable,
+        identity: Hashable,
+        journal: str | None,
+        run: Run[O],
+        owners: Sequence[Hashable],
+    ) -> LiveQuery[O]:
+        """Let ``subscription`` hold the first live query of ``owners`` that it can join, or a new one."""
+        for owner in owners:
             live = self._slots.get((key, journal, owner))
             if live is not None and (live.outcome is None or live.outcome.joinable):
                 break

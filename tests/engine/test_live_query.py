@@ -1,0 +1,460 @@
+"""Live queries: right as of every commit, run only when touched, shared between those who watch them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from reactor.engine.commit_log import CommitLog, Published
+from reactor.engine.engine import Engine
+from reactor.engine.live_query import Subscription
+from reactor.engine.read_set import ReadSet
+from reactor.engine.snapshot import Pin
+from reactor.engine.store import Ts
+from reactor.engine.transaction import Transaction
+from reactor.values.interval import FULL, Interval
+from reactor.values.order import encode_key, prefix_end
+from tests.engine.support import ITEMS, GatedStore, change, item, mutation, put, running, settled, text
+
+Texts = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Result:
+    value: Texts
+    identity_used: bool = False
+    journal: str | None = None
+    joinable: bool = True
+
+    def same_as(self, other: Result) -> bool:
+        return self.value == other.value
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The first ``limit`` items of a list, or of all lists by rank; or the item ``get``."""
+
+    list: str | None = None
+    limit: int = 99
+    reverse: bool = False
+    get: int | None = None
+
+    async def read(self, tx: Transaction) -> Texts:
+        if self.get is not None:
+            row = await tx.get(ITEMS, item(self.get))
+            return () if row is None else (row.json,)
+        index, interval = ITEMS.index("by_rank"), FULL
+        if self.list is not None:
+            prefix = encode_key(self.list)
+            index, interval = ITEMS.index("by_list"), Interval(prefix, prefix_end(prefix), prefix)
+        return tuple(row.json for row in await tx.scan(index, interval, reverse=self.reverse).next(self.limit))
+
+    def of(self, model: dict[int, tuple[str, float]]) -> Texts:
+        """The same from plain Python."""
+        if self.get is not None:
+            found = [(self.get, *model[self.get])] if self.get in model else []
+        else:
+            found = [(number, *fields) for number, fields in model.items() if self.list in (None, fields[0])]
+            found.sort(key=lambda it: (it[2], it[0]), reverse=self.reverse)
+        return tuple(text(item(number), *fields) for number, *fields in found[: self.limit])  # type: ignore[arg-type]
+
+
+Run = Callable[[Transaction, str | None], Coroutine[Any, Any, Result]]
+
+
+@dataclass(eq=False)
+class Watch:
+    """One who watches, and counts how often it was told that its result is stale."""
+
+    engine: Engine
+    run: Run
+    key: object = "query"
+    identity: object = None
+    journal: str | None = None
+    told: int = 0
+    subscription: Subscription[Result] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.subscription = self.engine.live.subscribe(self.key, self.identity, self.run, self, journal=self.journal)
+
+    def invalidated(self, subscription: Subscription[Result]) -> None:
+        assert subscription is self.subscription
+        self.told += 1
+
+    def at(self, pin: Pin) -> Result | asyncio.Future[Result]:
+        return self.subscription.at(pin)
+
+    def now(self) -> Result:
+        """The newest result, of a query that does not suspend."""
+        pin = self.engine.pin()
+        try:
+            result = self.at(pin)
+            assert not isinstance(result, asyncio.Future)
+            return result
+        finally:
+            pin.release()
+
+
+def asking(asked: Asked) -> Run:
+    async def run(tx: Transaction, journal: str | None) -> Result:
+        return Result(await asked.read(tx))
+
+    return run
+
+
+LISTS, RANKS, NUMBERS = st.sampled_from("ab"), st.integers(0, 3).map(float), st.integers(0, 5)
+COMMIT = st.dictionaries(NUMBERS, st.none() | st.tuples(LISTS, RANKS), min_size=1, max_size=3)
+ASKED = st.builds(Asked, st.none() | LISTS, st.integers(1, 3) | st.just(99), st.booleans()) | st.builds(Asked, get=NUMBERS)
+
+Changes = dict[int, tuple[str, float] | None]
+Model = dict[int, tuple[str, float]]
+
+
+async def commit(engine: Engine, model: Model, changes: Changes) -> None:
+    async def body(tx: Transaction) -> None:
+        for number, fields in changes.items():
+            row = await tx.get(ITEMS, item(number))
+            if fields is not None:
+                await put(tx, number, *fields)
+            elif row is not None:
+                tx.write(ITEMS, row.id, row, None, (), 0)
+
+    await mutation(engine, body)
+    for number, fields in changes.items():
+        model.pop(number, None)
+        if fields is not None:
+            model[number] = fields
+
+
+@given(ASKED, st.lists(COMMIT, max_size=8))
+def test_a_live_query_equals_one_from_scratch_and_runs_only_when_it_was_touched(asked: Asked, commits: list[Changes]) -> None:
+    async def play() -> None:
+        async with running(GatedStore()) as engine:
+            model: Model = {}
+            watch = Watch(engine, asking(asked))
+            result = watch.now()
+            for changes in commits:
+                told, runs = watch.told, engine.live.runs
+                await commit(engine, model, changes)
+                differs = asked.of(model) != result.value
+                assert watch.told - told == differs
+                result = watch.now()
+                assert result.value == asked.of(model)
+                assert engine.live.runs - runs == differs
+
+    asyncio.run(play())
+
+
+class Audience:
+    """Watchers of one query that looks at who calls, and can be joined, depending on the data."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.model: Model = {}
+        self.past: dict[Ts, Model] = {}
+        self.watching: list[Watch] = []
+        self.pins: list[Pin] = []
+
+    def subscribe(self, identity: str, journal: str | None) -> None:
+        async def run(tx: Transaction, journal: str | None) -> Result:
+            return self.result(Asked().of({}) + await Asked().read(tx), identity)
+
+        self.watching.append(Watch(self.engine, run, identity=identity, journal=journal))
+
+    def result(self, found: Texts, identity: str) -> Result:
+        if item(0) in "".join(found):
+            return Result((identity, *found), identity_used=True, joinable=item(1) not in "".join(found), journal=str(len(found) % 2))
+        return Result(found, joinable=item(1) not in "".join(found))
+
+    async def do(self, step: tuple[Any, ...]) -> None:
+        match step:
+            case ("subscribe", identity, journal):
+                self.subscribe(identity, journal)
+            case ("close", at) if self.watching:
+                self.watching.pop(at % len(self.watching)).subscription.close()
+            case ("commit", changes):
+                await commit(self.engine, self.model, changes)
+            case ("pin",):
+                self.pins.append(self.engine.pin())
+            case ("restart",):
+                self.engine.live.restart_all()
+            case ("read", at) if self.watching:
+                pin = self.pins.pop(0) if self.pins else self.engine.pin()
+                self.read(self.watching[at % len(self.watching)], pin)
+                pin.release()
+        self.past[self.engine.head_ts] = dict(self.model)
+        self.engine.live.check_invariants()
+
+    def read(self, watch: Watch, pin: Pin) -> None:
+        result = watch.at(pin)
+        assert not isinstance(result, asyncio.Future)
+        assert isinstance(watch.identity, str)
+        assert result.value == self.result(Asked().of(self.past[pin.ts]), watch.identity).value
+
+
+FEW = st.dictionaries(st.integers(0, 2), st.none() | st.tuples(LISTS, RANKS), min_size=1, max_size=2)
+AUDIENCE_STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.just("subscribe"), st.sampled_from(["ada", "bob", "cleo"]), st.none() | st.just("1")),
+        st.tuples(st.just("commit"), FEW),
+        st.tuples(st.just("read"), st.integers(0, 5)),
+        st.tuples(st.just("close"), st.integers(0, 5)),
+        st.tuples(st.just("pin")),
+        st.tuples(st.just("restart")),
+    ),
+    max_size=40,
+)
+
+
+@settings(max_examples=200)
+@given(AUDIENCE_STEPS)
+def test_everyone_gets_their_own_result_however_queries_are_shared(steps: list[tuple[Any, ...]]) -> None:
+    async def play() -> None:
+        async with running(GatedStore()) as engine:
+            audience = Audience(engine)
+            for step in steps:
+                await audience.do(step)
+            for pin in audience.pins:
+                pin.release()
+            for watch in audience.watching:
+                watch.now()
+                watch.subscription.close()
+            assert len(engine.live) == 0
+            assert len(engine.live._subscriptions) == 0
+
+    asyncio.run(play())
+
+
+NOBODY, ZERO, ONE = {0: None, 1: None}, {0: ("a", 0.0), 1: None}, {0: None, 1: ("a", 0.0)}
+
+
+@pytest.mark.anyio
+async def test_a_shared_query_that_begins_to_look_at_who_calls_lets_the_others_go() -> None:
+    """Its owner's own place is taken by then: the shared one could not be joined while item 1 was there."""
+    async with running(GatedStore()) as engine:
+        audience = Audience(engine)
+        for step in [("subscribe", "ada", None), ("read", 0), ("commit", ONE), ("read", 0), ("subscribe", "ada", None)]:
+            await audience.do(step)
+        for step in [("commit", ZERO), ("read", 0), ("subscribe", "bob", None), ("read", 2)]:
+            await audience.do(step)
+
+
+@pytest.mark.anyio
+async def test_a_query_that_is_shared_by_now_is_read_as_of_when_it_looked_at_who_called() -> None:
+    async with running(GatedStore()) as engine:
+        audience = Audience(engine)
+        await audience.do(("commit", ZERO))
+        pin = engine.pin()
+        for step in [("commit", NOBODY), ("subscribe", "ada", None), ("read", 0), ("subscribe", "bob", None)]:
+            await audience.do(step)
+        audience.read(audience.watching[1], pin)
+
+
+class Slow:
+    """A query whose runs wait to be let on after they have read."""
+
+    def __init__(self, asked: Asked) -> None:
+        self.asked = asked
+        self.waiting: list[asyncio.Event] = []
+
+    async def __call__(self, tx: Transaction, journal: str | None) -> Result:
+        found = await self.asked.read(tx)
+        go = asyncio.Event()
+        self.waiting.append(go)
+        await go.wait()
+        return Result(found)
+
+    def let_on(self, at: int = 0) -> None:
+        if self.waiting:
+            self.waiting.pop(at % len(self.waiting)).set()
+
+
+@given(
+    ASKED,
+    st.lists(
+        st.one_of(
+            st.tuples(st.just("commit"), COMMIT),
+            st.tuples(st.just("read"), st.integers(0, 1)),
+            st.tuples(st.just("let on"), st.integers(0, 3)),
+        ),
+        max_size=15,
+    ),
+)
+def test_no_commit_is_missed_while_runs_go_on(asked: Asked, steps: list[tuple[str, Any]]) -> None:
+    async def play() -> None:
+        async with running(GatedStore()) as engine:
+            model: Model = {}
+            slow = Slow(asked)
+            watching = [Watch(engine, slow), Watch(engine, slow)]
+            expected: list[tuple[asyncio.Future[Result], Texts]] = []
+            for kind, what in steps:
+                if kind == "commit":
+                    await commit(engine, model, what)
+                elif kind == "let on":
+                    slow.let_on(what)
+                else:
+                    pin = engine.pin()
+                    expected.append((asyncio.ensure_future(_later(watching[what].at(pin))), asked.of(model)))
+                    pin.release()
+                await asyncio.sleep(0)
+            while slow.waiting:
+                slow.let_on()
+                await settled()
+            for future, value in expected:
+                assert (await future).value == value
+            if expected:
+                await _in_the_end(watching, asked.of(model), expected, slow)
+            for watch in watching:
+                watch.subscription.close()
+
+    asyncio.run(play())
+
+
+async def _in_the_end(watching: list[Watch], final: Texts, expected: list[tuple[Any, Texts]], slow: Slow) -> None:
+    """Who was not told that the newest result known to anyone is stale has the right one."""
+    for watch in watching:
+        live = watch.subscription._live
+        assert live.outcome is not None
+        assert live.invalid_at is not None or live.outcome.value == final
+
+
+async def _later(result: Result | asyncio.Future[Result]) -> Result:
+    return await result if isinstance(result, asyncio.Future) else result
+
+
+@pytest.mark.anyio
+async def test_a_commit_between_a_run_and_its_registration_makes_it_stale_at_once() -> None:
+    async with running(GatedStore()) as engine:
+        slow = Slow(Asked(list="a"))
+        watch = Watch(engine, slow)
+        pin = engine.pin()
+        first = watch.at(pin)
+        pin.release()
+        assert isinstance(first, asyncio.Future)
+        await commit(engine, {}, {1: ("a", 1.0)})
+        assert watch.told == 0
+        slow.let_on()
+        assert (await first).value == ()
+        assert watch.told == 1
+
+
+@pytest.mark.anyio
+async def test_watchers_of_one_query_share_its_run_also_while_it_goes_on() -> None:
+    async with running(GatedStore()) as engine:
+        slow = Slow(Asked())
+        watching = [Watch(engine, slow) for _ in range(10)]
+        pin = engine.pin()
+        results = [watch.at(pin) for watch in watching]
+        slow.let_on()
+        first, *others = [await _later(result) for result in results]
+        assert all(other is first for other in others)
+        assert engine.live.runs == 1
+        pin.release()
+
+
+@pytest.mark.anyio
+async def test_one_who_stops_waiting_does_not_stop_the_run_that_others_share() -> None:
+    async with running(GatedStore()) as engine:
+        slow = Slow(Asked())
+        one, other = Watch(engine, slow), Watch(engine, slow)
+        pin = engine.pin()
+        leaving, staying = one.at(pin), other.at(pin)
+        pin.release()
+        assert isinstance(leaving, asyncio.Future) and isinstance(staying, asyncio.Future)
+        leaving.cancel()
+        one.subscription.close()
+        await settled()
+        slow.let_on()
+        assert (await staying).value == ()
+        assert engine._pins.oldest(Ts(-1)) == -1
+
+
+@pytest.mark.anyio
+async def test_a_watcher_that_does_not_look_is_told_once_and_skips_to_the_latest() -> None:
+    async with running(GatedStore()) as engine:
+        model: Model = {}
+        watch = Watch(engine, asking(Asked()))
+        watch.now()
+        for number in range(5):
+            await commit(engine, model, {number: ("a", 0.0)})
+        assert (watch.told, engine.live.runs, len(engine._log)) == (1, 1, 0)
+        assert watch.now().value == Asked().of(model)
+        assert engine.live.runs == 2
+
+
+@pytest.mark.anyio
+async def test_a_run_of_old_code_is_not_kept_after_a_restart() -> None:
+    async with running(GatedStore()) as engine:
+        slow = Slow(Asked())
+        watch = Watch(engine, slow)
+        pin = engine.pin()
+        old = watch.at(pin)
+        engine.live.restart_all()
+        assert watch.told == 1
+        new = watch.at(pin)
+        pin.release()
+        assert len(slow.waiting) == 2
+        for result in (old, new):
+            slow.let_on()
+            await _later(result)
+        assert watch.now() is await _later(new)
+        assert watch.now() is not await _later(old)
+
+
+LOG = [Published(Ts(ts), [change(ITEMS, item(ts), None, text(item(ts), "a", float(ts)))]) for ts in (10, 20, 30)]
+
+
+def log_of(start: int) -> CommitLog:
+    log = CommitLog(Ts(0))
+    for entry in LOG:
+        log.append(entry)
+    log.trim(Ts(start))
+    log.check_invariants()
+    return log
+
+
+def at_rank(rank: float) -> ReadSet:
+    read_set = ReadSet()
+    read_set.add(ITEMS.index("by_rank"), Interval(encode_key(rank), encode_key(rank + 1), b""))
+    return read_set
+
+
+@pytest.mark.parametrize(
+    ("start", "rank", "after", "found"),
+    [
+        (0, 20, 0, 20),
+        (0, 20, 10, 20),
+        (0, 20, 19, 20),
+        (0, 20, 20, None),
+        (0, 20, 99, None),
+        (0, 40, 0, None),
+        (10, 30, 10, 30),
+        (10, 40, 10, None),
+        (10, 40, 9, 10),  # not known any more: better to run again
+        (99, 40, 29, 30),
+        (99, 30, 30, None),
+    ],
+)
+def test_the_commit_log_finds_the_first_commit_that_touched_and_aborts_when_it_does_not_reach_back(
+    start: int, rank: float, after: int, found: int | None
+) -> None:
+    assert log_of(start).first_overlap(at_rank(rank), Ts(after)) == found
+
+
+@pytest.mark.anyio
+async def test_commits_are_kept_in_memory_back_to_the_oldest_snapshot_in_use_and_no_longer() -> None:
+    async with running(GatedStore()) as engine:
+        await commit(engine, {}, {0: ("a", 0.0)})
+        pin = engine.pin()
+        for number in (1, 2, 3):
+            await commit(engine, {}, {number: ("a", 0.0)})
+        assert (len(engine._log), engine._log.start) == (3, pin.ts)
+        pin.release()
+        await commit(engine, {}, {4: ("a", 0.0)})
+        assert (len(engine._log), engine._log.start) == (0, engine.head_ts)
