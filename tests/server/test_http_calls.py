@@ -145,7 +145,7 @@ async def test_what_is_wrong_with_a_call_is_its_error_with_status_200(t: TestBac
 @pytest.mark.parametrize("how", ["raise", "refuse", "return", "print"])
 async def test_half_a_surrogate_pair_is_the_functions_failure_or_shown_escaped(how: str) -> None:
     async with SmallBackend(APP) as t, socket(t) as client:
-        args = {"code": 0xD800, "how": how}
+        args: dict[str, Any] = {"code": 0xD800, "how": how}
         answer = await call(t, "query", "failing:says", args)
         assert answer["status"] == ("success" if how == "print" else "error")
         query = client.subscribe("failing:says", **args)

@@ -193,7 +193,7 @@ BY_RANK = NOTES.replace("ctx.db.query(Note)", "ctx.db.query(Note.by_rank())")
 
 async def test_a_new_index_holds_every_document_before_it_serves_those_written_meanwhile_too(app: App) -> None:
     async with app.running() as node, client_of(node) as (client, query):
-        for number in range(600):
+        for number in range(300):
             client.mutate("notes:add", text=str(number), rank=-number)
         await client.reflected()
         app.write(SCHEMA + "    by_rank = Index('rank')\n", BY_RANK)
@@ -204,7 +204,7 @@ async def test_a_new_index_holds_every_document_before_it_serves_those_written_m
             meanwhile += 1
         await pushing
         assert meanwhile > 0
-        expected = [*(str(number) for number in reversed(range(600))), "one", *(f"meanwhile {number}" for number in range(meanwhile))]
+        expected = [*(str(number) for number in reversed(range(300))), "one", *(f"meanwhile {number}" for number in range(meanwhile))]
         await client.until(query, expected)
 
 
