@@ -1,0 +1,137 @@
+"""Reads of the past, and how far back they go."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from reactor.engine import history
+from reactor.engine.engine import Engine
+from reactor.engine.store import LogEntry, RequestKey, Ts
+from reactor.engine.transaction import Transaction
+from reactor.errors import LimitExceeded, QueryError, StoreError
+from reactor.limits import Limits
+from reactor.stores.sqlite import SqliteStore
+from reactor.testing import VirtualRuntime
+from reactor.values.interval import FULL
+from tests.engine.support import ITEMS, GatedStore, adding, catalog, item, mutation, putting, rank, running, text
+
+Fields = tuple[str, float]
+
+DAY_NS = 86_400 * 10**9
+
+
+class PagedStore(GatedStore):
+    """Gives the log two entries at a time."""
+
+    async def log_after(self, ts: Ts, *, until: Ts | None = None, limit: int = 1000) -> list[LogEntry]:
+        return await super().log_after(ts, until=until, limit=2)
+
+
+async def everything(tx: Transaction) -> dict[str, list[str]]:
+    """All items by every index and both ways, and each by its id."""
+    found = {}
+    for index in (*ITEMS.indexes, ITEMS.by_id):
+        for reverse in (False, True):
+            found[f"{index.name} {reverse}"] = [row.json for row in await tx.scan(index, FULL, reverse=reverse).rest()]
+    got = [await tx.get(ITEMS, item(number)) for number in range(5)]
+    return found | {"get": [row.json for row in got if row is not None]}
+
+
+def expected(model: Mapping[int, Fields]) -> dict[str, list[str]]:
+    orders: dict[str, Any] = {
+        "by_creation_time": lambda it: it[0],
+        "by_id": lambda it: it[0],
+        "by_list": lambda it: (*it[1], it[0]),
+        "by_rank": lambda it: (it[1][1], it[0]),
+    }
+    found = {}
+    for name, key in orders.items():
+        for reverse in (False, True):
+            found[f"{name} {reverse}"] = [text(item(n), *fields) for n, fields in sorted(model.items(), key=key, reverse=reverse)]
+    return found | {"get": [text(item(number), *fields) for number, fields in sorted(model.items())]}
+
+
+CHANGES = st.dictionaries(
+    st.integers(0, 4), st.none() | st.tuples(st.sampled_from("ab"), st.integers(0, 3).map(float)), min_size=1, max_size=3
+)
+
+
+@given(st.lists(CHANGES, max_size=7))
+def test_what_is_read_of_the_past_is_what_was_there(commits: list[dict[int, Fields | None]]) -> None:
+    async def play() -> None:
+        async with running(PagedStore()) as engine:
+            past: list[tuple[Ts, dict[int, Fields]]] = [(engine.head_ts, {})]
+            for changes in commits:
+                await mutation(engine, lambda tx, changes=changes: _write(tx, changes))  # type: ignore[misc]
+                model = {n: f for n, f in (past[-1][1] | changes).items() if f is not None}
+                past.append((engine.head_ts, model))
+            for ts, model in past:
+                found, at = await engine.query(everything, at=ts)
+                assert (found, at) == (expected(model), ts)
+
+    asyncio.run(play())
+
+
+async def _write(tx: Transaction, changes: Mapping[int, Fields | None]) -> None:
+    for number, fields in changes.items():
+        row = await tx.get(ITEMS, item(number))
+        if fields is not None:
+            await putting(number, *fields)(tx)
+        elif row is not None:
+            tx.write(ITEMS, row.id, row, None, (), 0)
+
+
+@pytest.mark.anyio
+async def test_a_ts_that_has_not_come_cannot_be_read() -> None:
+    async with running(GatedStore()) as engine:
+        await mutation(engine, putting(1))
+        with pytest.raises(QueryError) as refused:
+            await engine.query(everything, at=Ts(engine.head_ts + 1))
+    assert refused.value.code == "TimestampInFuture"
+
+
+@pytest.mark.anyio
+async def test_a_ts_since_when_too_much_was_written_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(history, "MAX_TAKEN_BACK", 2)
+    async with running(GatedStore()) as engine:
+        start = engine.head_ts
+        for number in (1, 2, 1, 2):
+            await mutation(engine, adding(number))
+        await engine.query(everything, at=start)
+        await mutation(engine, putting(3))
+        with pytest.raises(LimitExceeded):
+            await engine.query(everything, at=start)
+
+
+@pytest.mark.anyio
+async def test_what_is_past_its_retention_is_forgotten_and_nothing_else() -> None:
+    store = SqliteStore.temporary()
+    runtime = VirtualRuntime(DAY_NS)
+    schema = catalog()
+    engine = Engine(store, schema, runtime, Limits(log_retention_s=86_400.0, request_retention_s=2 * 86_400.0))
+    await engine.start()
+    await engine.push(schema)
+    try:
+        ts = []
+        for day in range(4):
+            runtime._now_ns = (day + 1) * DAY_NS
+            ts.append((await mutation(engine, adding(1), request=RequestKey("session", day))).ts)
+        await engine.trim(now_ns=runtime.now_ns() + DAY_NS // 2)
+        for at in (2, 3):
+            assert (await engine.query(lambda tx: rank(tx, 1), at=ts[at]))[0] == at + 1
+        with pytest.raises(StoreError) as refused:
+            await engine.query(lambda tx: rank(tx, 1), at=ts[0])
+        assert refused.value.code == "LogTrimmed"
+        again = [(await mutation(engine, adding(1), request=RequestKey("session", day))).replayed for day in (0, 2, 3)]
+        assert again == [False, True, True]
+        assert orjson.loads((await engine.query(everything))[0]["get"][0])["rank"] == 5.0
+    finally:
+        await engine.stop()
+        await store.close()
