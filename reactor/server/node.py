@@ -15,6 +15,7 @@ import uvicorn
 
 from reactor.errors import ReactorError
 from reactor.server.app import Backend
+from reactor.server.uvicorn_socket import WebSocketProtocol
 
 __all__ = ["address_file", "address_left", "bind", "serve", "url_of"]
 
@@ -125,7 +126,7 @@ async def serve(
         lifespan="off",
         http="httptools",
         timeout_keep_alive=KEEP_ALIVE_S,
-        ws="websockets-sansio",
+        ws=WebSocketProtocol,
         ws_max_size=limits.frame_size_bytes,
         ws_per_message_deflate=False,
         ws_ping_interval=limits.ping_after_s,

@@ -374,9 +374,12 @@ class _Connection:
         try:
             round = session.begin_round()
             results = [(query, query.subscription.at(pin)) for query in round.queries]
-            running = [result for _, result in results if isinstance(result, asyncio.Future)]
-            if running:
-                await asyncio.wait(running)
+            running = {result for _, result in results if isinstance(result, asyncio.Future)}
+            while running and self._closing is None:
+                running = await self._wait_for(running)
+            if self._closing is not None:
+                self.wake.set()
+                return
             settled = [(query, result.result() if isinstance(result, asyncio.Future) else result) for query, result in results]
             # A response whose commit this snapshot shows was queued before the snapshot was taken: it goes first.
             frames = self._responses()
@@ -388,6 +391,18 @@ class _Connection:
             await self._frame(frame)
         if session.wants_round:
             self.wake.set()
+
+    async def _wait_for(self, running: set[asyncio.Future[Any]]) -> set[asyncio.Future[Any]]:
+        """Wait for queries that suspend; what is owed besides does not wait for them. The ones that still run."""
+        woken = asyncio.ensure_future(self.wake.wait())
+        try:
+            _, pending = await asyncio.wait({*running, woken}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            woken.cancel()
+        if woken.done():
+            self.wake.clear()
+            await self._send_responses()
+        return pending - {woken}
 
     def _transition(self, frame: bytes) -> list[bytes]:
         size = self._all.limits.sent_frame_size_bytes

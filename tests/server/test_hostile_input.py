@@ -12,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
 
 from tests.support.server import Server
 from tests.support.socket import Socket
@@ -241,6 +242,21 @@ def test_a_reader_that_never_reads_costs_little_and_later_gets_the_latest_state(
         received = b""
         while b'"value":"159' not in received:
             received = received[-100:] + raw.recv(1 << 20)
+
+
+def test_clients_without_parts_get_a_message_over_16_mib_in_smaller_frames(server: Server) -> None:
+    """The official Python client refuses a larger frame."""
+    with connect(f"ws{server.url.removeprefix('http')}/api/sync", proxy=None, max_size=None) as connection:
+        hello = {"type": "Connect", "sessionId": "0bfe5125-8bbb-4938-9315-8fe38558da95", "connectionCount": 0, "lastCloseReason": None}
+        connection.send(json.dumps(hello))
+        adds = [
+            {"type": "Add", "queryId": id, "udfPath": "values:repeat", "args": [{"text": "ä" * 5, "times": 1_000_000}]} for id in range(2)
+        ]
+        connection.send(json.dumps({"type": "ModifyQuerySet", "baseVersion": 0, "newVersion": 1, "modifications": adds}))
+        frames = [frame.encode() for frame in connection.recv_streaming()]
+    assert max(map(len, frames)) <= 16 * 1024 * 1024
+    message = json.loads(b"".join(frames))
+    assert [len(item["value"]) for item in message["modifications"]] == [5_000_000] * 2
 
 
 def test_a_connection_that_says_nothing_is_pinged_not_dropped(server: Server) -> None:

@@ -95,6 +95,20 @@ async def test_actions_run_beside_each_other_and_beside_mutations(t: TestBackend
         assert (await client.response(held))["result"] == "beside"
 
 
+async def test_answers_do_not_wait_for_a_query_that_suspends(t: TestBackend) -> None:
+    async with socket(t) as client:
+        query = client.subscribe("gated:texts", name="suspended", list="a")
+        await gate("suspended").reached.wait()
+        acted = client.act("notes:add_all", list="b", texts=["x"])
+        added = client.mutate("notes:add_to", lists=["b"], text="y")
+        while not {acted, added} <= client.responses.keys():
+            await client.receive()
+        assert query not in client.results
+        gate("suspended").open()
+        assert await client.result(query) == []
+        await client.reflected()
+
+
 async def test_a_failed_query_stays_and_recovers(t: TestBackend) -> None:
     async with socket(t) as client:
         query = client.subscribe("failing:empty", list="a")

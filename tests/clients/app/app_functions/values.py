@@ -11,6 +11,11 @@ async def echo(ctx: QueryCtx, value: Any) -> Any:
     return value
 
 
+@query
+async def repeat(ctx: QueryCtx, text: str, times: int) -> str:
+    return text * times
+
+
 @mutation
 async def store(ctx: MutationCtx, name: str, content: Any) -> None:
     box = await ctx.db.query(Box.by_name(name=name)).unique()
