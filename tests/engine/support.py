@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
 
 from reactor.engine.committer import Answer, Committed
 from reactor.engine.engine import Engine
+from reactor.engine.live_query import Subscription
+from reactor.engine.snapshot import Pin
 from reactor.engine.store import Commit, RequestKey, Store, Write
 from reactor.engine.transaction import Transaction
 from reactor.errors import StoreError
@@ -176,3 +179,53 @@ async def ranks(engine: Engine) -> dict[str, float]:
         return {row.id: orjson.loads(row.json)["rank"] for row in await tx.scan(ITEMS.by_id, FULL).rest()}
 
     return (await engine.query(read))[0]
+
+
+Texts = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Result:
+    value: Texts
+    identity_used: bool = False
+    journal: str | None = None
+    joinable: bool = True
+
+    def same_as(self, other: Result) -> bool:
+        return self.value == other.value
+
+
+Run = Callable[[Transaction, str | None], Coroutine[Any, Any, Result]]
+
+
+@dataclass(eq=False)
+class Watch:
+    """One who watches, and counts how often it was told that its result is stale."""
+
+    engine: Engine
+    run: Run
+    key: object = "query"
+    identity: object = None
+    journal: str | None = None
+    told: int = 0
+    subscription: Subscription[Result] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.subscription = self.engine.live.subscribe(self.key, self.identity, self.run, self, journal=self.journal)
+
+    def invalidated(self, subscription: Subscription[Result]) -> None:
+        assert subscription is self.subscription
+        self.told += 1
+
+    def at(self, pin: Pin) -> Result | asyncio.Future[Result]:
+        return self.subscription.at(pin)
+
+    def now(self) -> Result:
+        """The newest result, of a query that does not suspend."""
+        pin = self.engine.pin()
+        try:
+            result = self.at(pin)
+            assert not isinstance(result, asyncio.Future)
+            return result
+        finally:
+            pin.release()

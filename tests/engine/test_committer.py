@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 
 import pytest
 
@@ -12,8 +11,7 @@ from reactor.engine.engine import Engine
 from reactor.engine.store import RequestKey
 from reactor.engine.transaction import Transaction
 from reactor.errors import StoreError, StoreFull, WriteConflict
-from tests.engine.support import ITEMS, GatedStore, adding, item, mutation, putting, rank, ranks, running, settled
-from tests.simulation.model_store import Database
+from tests.engine.support import ITEMS, CalmDatabase, GatedStore, adding, item, mutation, putting, rank, ranks, running, settled
 
 REQUEST = RequestKey("session", 1)
 
@@ -195,6 +193,7 @@ async def test_a_request_without_writes_is_remembered_too() -> None:
             return await rank(tx, 1)
 
         first = await mutation(engine, look, request=REQUEST, value=b"1")
+        assert engine.head_ts == first.ts > 0
         again = await mutation(engine, look, request=REQUEST, value=b"2")
     assert (again.ts, again.value, again.replayed) == (first.ts, b"1", True)
 
@@ -249,6 +248,19 @@ async def test_a_request_that_came_to_nothing_is_run_by_who_waited_for_it(how: s
         assert (done.result, done.replayed) == (1.0, False)
         with pytest.raises((LookupError, asyncio.CancelledError)):
             await first
+
+
+async def test_one_who_waits_for_a_request_of_another_may_go_away() -> None:
+    async with running(GatedStore()) as engine:
+        body = Pausing()
+        first, second, third = (mutation(engine, body, request=REQUEST, value=b"1") for _ in range(3))
+        await settled()
+        second.cancel()
+        await settled()
+        assert not third.done()
+        body.go.set()
+        assert (await third).ts == (await first).ts
+        assert len(body.saw) == 1
 
 
 async def test_a_caller_that_goes_away_does_not_take_its_commit_along() -> None:
@@ -349,30 +361,24 @@ async def test_a_mutation_gives_up_and_says_which_table_was_in_its_way() -> None
 
 
 async def test_what_another_node_committed_makes_a_mutation_run_again_and_what_built_on_it_too() -> None:
-    database = Database(1)
+    database = CalmDatabase()
     store, elsewhere = GatedStore(database), GatedStore(database)
     async with running(store) as engine, running(elsewhere) as other:
+        store.gate.clear()
+        first = mutation(engine, putting(5))
+        await store.writing.wait()
+        theirs = mutation(other, putting(1, rank=4.0))
+        await settled()
+        # The next group comes after the other node's commit, which this one has not heard of.
         body = Pausing()
         body.go.set()
-        async with database.lock:  # the other node has the head first, and this one validates against what it wrote
-            theirs = mutation(other, putting(1, rank=4.0))
-            await _until(lambda: other._committer.position == 1)
-            mine = mutation(engine, body)
-            await _until(lambda: engine._committer.position == 1)
-            built_on_it = mutation(engine, adding(2))
-            await _until(lambda: engine._committer.position == 2)
-        await theirs
-        assert (await mine).result == 4.0
-        assert (await built_on_it).result == 1.0
+        together = [mutation(engine, body), mutation(engine, adding(2)), mutation(engine, putting(6))]
+        await settled()
+        store.gate.set()
+        await asyncio.gather(first, theirs)
+        assert [committed.result for committed in await asyncio.gather(*together)] == [4.0, 1.0, None]
         assert body.saw[:2] == [None, 4.0]
-
-
-async def _until(condition: Callable[[], bool]) -> None:
-    for _ in range(1000):
-        if condition():
-            return
-        await asyncio.sleep(0)
-    raise AssertionError("it never came to that")
+        assert [len(group) for group in store.groups[:2]] == [1, 1]
 
 
 async def test_a_pause_waits_for_what_was_accepted_while_it_waited() -> None:

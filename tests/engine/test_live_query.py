@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -13,27 +12,13 @@ from hypothesis import strategies as st
 
 from reactor.engine.commit_log import CommitLog, Published
 from reactor.engine.engine import Engine
-from reactor.engine.live_query import Subscription
 from reactor.engine.read_set import ReadSet
 from reactor.engine.snapshot import Pin
 from reactor.engine.store import Ts
 from reactor.engine.transaction import Transaction
 from reactor.values.interval import FULL, Interval
 from reactor.values.order import encode_key, prefix_end
-from tests.engine.support import ITEMS, GatedStore, change, item, mutation, put, running, settled, text
-
-Texts = tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Result:
-    value: Texts
-    identity_used: bool = False
-    journal: str | None = None
-    joinable: bool = True
-
-    def same_as(self, other: Result) -> bool:
-        return self.value == other.value
+from tests.engine.support import ITEMS, GatedStore, Result, Run, Texts, Watch, change, item, mutation, put, running, settled, text
 
 
 @dataclass(frozen=True)
@@ -63,42 +48,6 @@ class Asked:
             found = [(number, *fields) for number, fields in model.items() if self.list in (None, fields[0])]
             found.sort(key=lambda it: (it[2], it[0]), reverse=self.reverse)
         return tuple(text(item(number), *fields) for number, *fields in found[: self.limit])  # type: ignore[arg-type]
-
-
-Run = Callable[[Transaction, str | None], Coroutine[Any, Any, Result]]
-
-
-@dataclass(eq=False)
-class Watch:
-    """One who watches, and counts how often it was told that its result is stale."""
-
-    engine: Engine
-    run: Run
-    key: object = "query"
-    identity: object = None
-    journal: str | None = None
-    told: int = 0
-    subscription: Subscription[Result] = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.subscription = self.engine.live.subscribe(self.key, self.identity, self.run, self, journal=self.journal)
-
-    def invalidated(self, subscription: Subscription[Result]) -> None:
-        assert subscription is self.subscription
-        self.told += 1
-
-    def at(self, pin: Pin) -> Result | asyncio.Future[Result]:
-        return self.subscription.at(pin)
-
-    def now(self) -> Result:
-        """The newest result, of a query that does not suspend."""
-        pin = self.engine.pin()
-        try:
-            result = self.at(pin)
-            assert not isinstance(result, asyncio.Future)
-            return result
-        finally:
-            pin.release()
 
 
 def asking(asked: Asked) -> Run:
@@ -334,6 +283,28 @@ async def test_a_commit_between_a_run_and_its_registration_makes_it_stale_at_onc
         slow.let_on()
         assert (await first).value == ()
         assert watch.told == 1
+
+
+@pytest.mark.anyio
+async def test_a_run_that_was_overtaken_changes_nothing() -> None:
+    async with running(GatedStore()) as engine:
+        slow = Slow(Asked())
+        watch = Watch(engine, slow)
+        model: Model = {}
+        results = []
+        for number in (1, 2):
+            pin = engine.pin()
+            results.append(watch.at(pin))
+            pin.release()
+            await commit(engine, model, {number: ("b", 0.0)})
+        pin = engine.pin()
+        newest = watch.at(pin)
+        for at, result in ((2, newest), (0, results[0]), (0, results[1])):
+            slow.let_on(at)
+            await _later(result)
+        assert watch.told == 0
+        assert watch.at(pin) is await _later(newest)
+        pin.release()
 
 
 @pytest.mark.anyio

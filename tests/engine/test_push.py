@@ -20,7 +20,7 @@ from reactor.schema import Document, Index
 from reactor.schema.catalog import Catalog, Table
 from reactor.stores.sqlite import SqliteStore
 from reactor.values.interval import FULL
-from tests.engine.support import item, mutation, put, running
+from tests.engine.support import Result, Watch, item, mutation, put, running
 
 pytestmark = pytest.mark.anyio
 
@@ -64,7 +64,7 @@ Hook = Callable[[], Awaitable[Any]]
 
 
 class HookedStore(SqliteStore):
-    """Lets a test do something in the middle of a push, once for each hook."""
+    """Lets a test do something in the middle of a push, once for each hook, and gives the log two entries at a time."""
 
     hooks: dict[str, Hook]
 
@@ -79,7 +79,7 @@ class HookedStore(SqliteStore):
 
     async def log_after(self, ts: Ts, *, until: Ts | None = None, limit: int = 1000) -> list[LogEntry]:
         await self._come_to("log_after")
-        return await super().log_after(ts, until=until, limit=limit)
+        return await super().log_after(ts, until=until, limit=min(limit, 2))
 
     async def finish_schema(self, tables: Sequence[Table]) -> None:
         await self._come_to("finish_schema")
@@ -279,6 +279,19 @@ async def test_code_is_switched_in_the_turn_in_which_the_schema_comes_into_force
         store.hooks["finish_schema"] = look
         await engine.push(new, lambda: at_the_end.append(engine.catalog))
         assert at_the_end == [old, new]
+
+
+async def test_live_queries_run_again_with_the_new_code() -> None:
+    async with shop() as (engine, _):
+
+        async def run(tx: Transaction, journal: str | None) -> Result:
+            return Result((engine.catalog.tables["items"].document.__name__,))
+
+        watch = Watch(engine, run)
+        assert watch.now().value == ("Item",)
+        await engine.push(schema(Indexed))
+        assert watch.told == 1
+        assert watch.now().value == ("Indexed",)
 
 
 async def test_the_past_is_read_by_an_index_that_was_not_there_then() -> None:
