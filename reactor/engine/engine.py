@@ -163,7 +163,7 @@ class Engine:
             if attempt >= IMMEDIATE_ATTEMPTS:
                 await self._runtime.sleep(self._backoff_s(attempt - IMMEDIATE_ATTEMPTS))
             tx = await self._committer.begin()
-            failure: Exception | None = None
+            accepted: asyncio.Future[Committed] | Exception
             try:
                 if request is not None and (record := await tx.base.snapshot.find_request(request)) is not None:
                     committed = Committed(record.ts, record.result, record.log_lines, None, replayed=True)
@@ -176,17 +176,17 @@ class Engine:
                 table = conflict.table
                 continue
             except Exception as error:
-                failure = error
+                accepted = error
             finally:
                 self._committer.end(tx)
             try:
-                if failure is None:
+                if not isinstance(accepted, Exception):
                     return await accepted
                 await self._committer.confirm(tx)
             except Conflict as conflict:
                 table = conflict.table
                 continue
-            raise failure
+            raise accepted
         where = f"Documents in table {table!r}" if table else "Documents that it read"
         raise WriteConflict(
             f"{where} changed while the mutation ran, on each of its {self._limits.mutation_attempts} attempts. "
