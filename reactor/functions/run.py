@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Callable
 from contextvars import ContextVar
 
 from reactor.functions.function import Kind
@@ -40,7 +41,7 @@ class Run:
         "unfinished_line",
     )
 
-    def __init__(self, path: str, args: bytes, kind: Kind, now_ms: float, seed: bytes, limits: Limits) -> None:
+    def __init__(self, path: str, args: bytes, kind: Kind, now_ms: float, seed: Callable[[], bytes], limits: Limits) -> None:
         self.path = path
         self.args = args
         self.kind: Kind = kind
@@ -66,7 +67,7 @@ class Run:
     def random(self) -> random.Random:
         """The run's generator: made when first asked for, since seeding costs more than most runs."""
         if self._random is None:
-            self._random = random.Random(self._seed)  # noqa: S311 - repeatable on purpose
+            self._random = random.Random(self._seed())  # noqa: S311 - repeatable on purpose
         return self._random
 
 

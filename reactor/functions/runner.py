@@ -180,13 +180,16 @@ class Runner:
 
     # --- for calls between functions
 
+    def _seed(self) -> bytes:
+        return self.runtime.random_bytes(16)
+
     def run_of(self, function: Function[..., Any], args: bytes) -> Run:
         """A run of an action that begins now."""
-        return Run(function.path, args, function.kind, self.runtime.now_ns() / 1e6, self.runtime.random_bytes(16), self.limits)
+        return Run(function.path, args, function.kind, self.runtime.now_ns() / 1e6, self._seed, self.limits)
 
     def invocation(self, tx: Transaction, function: Function[..., Any], args: bytes, caller: Caller, journal: str | None) -> Invocation:
         """What one run of a query or mutation from outside shares with the functions it calls."""
-        run = Run(function.path, args, function.kind, tx.now_ms, self.runtime.random_bytes(16), self.limits)
+        run = Run(function.path, args, function.kind, tx.now_ms, self._seed, self.limits)
         return Invocation(self, tx, run, caller, journal)
 
     async def act(self, function: Function[..., Any], args: bytes, caller: Caller, run: Run) -> bytes:

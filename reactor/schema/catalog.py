@@ -86,9 +86,13 @@ class Table:
             fields: its values by wire name.
         """
         tail = encode_key(creation_time) + id.encode()
-        return tuple(
-            b"".join(encode_key(_at(fields, path)) for path in index.paths) + tail if index.paths else tail for index in self.indexes
-        )
+        keys: list[bytes] = []
+        for index in self.indexes:
+            key = b""
+            for path in index.paths:
+                key += encode_key(fields.get(path[0], MISSING) if len(path) == 1 else _at(fields, path))
+            keys.append(key + tail)
+        return tuple(keys)
 
     def keys_of_json(self, json: str) -> tuple[bytes, ...]:
         """The keys of a stored document."""

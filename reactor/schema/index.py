@@ -92,11 +92,12 @@ class Index:
     ``Message.by_channel(channel=c, creation_time=gt(t))``.
     """
 
-    __slots__ = ("fields", "name")
+    __slots__ = ("_bound", "fields", "name")
 
     def __init__(self, *fields: str) -> None:
         self.fields = fields
         self.name = ""
+        self._bound: BoundIndex[Any] | None = None  # to the class that it was last read from, which is nearly always the same
 
     def __set_name__(self, owner: type, name: str) -> None:
         self.name = name
@@ -106,7 +107,10 @@ class Index:
     @overload
     def __get__(self, instance: D, owner: type[D]) -> BoundIndex[D]: ...
     def __get__(self, instance: Any, owner: type[D]) -> BoundIndex[D]:
-        return BoundIndex(owner, self.name, self.fields)
+        bound = self._bound
+        if bound is None or bound.document is not owner:
+            bound = self._bound = BoundIndex(owner, self.name, self.fields)
+        return bound
 
     def __repr__(self) -> str:
         return f"Index({', '.join(map(repr, self.fields))})"
@@ -115,12 +119,13 @@ class Index:
 class BoundIndex(Generic[D]):
     """An index of one document class. Calling it gives a range."""
 
-    __slots__ = ("document", "fields", "name")
+    __slots__ = ("document", "fields", "keywords", "name")
 
     def __init__(self, document: type[D], name: str, fields: tuple[str, ...]) -> None:
         self.document = document
         self.name = name
         self.fields = fields
+        self.keywords = ("id",) if name == "by_id" else (*(field.replace(".", "__") for field in fields), "creation_time")
 
     def __repr__(self) -> str:
         return f"{self.document.__name__}.{self.name}"
@@ -136,20 +141,16 @@ class BoundIndex(Generic[D]):
         Raises:
             IndexRangeError: anything else.
         """
-        keywords = self._keywords()
-        self._check(keywords, bounds)
+        self._check(self.keywords, bounds)
         prefix = b""
-        for keyword in keywords:
-            if keyword not in bounds:
-                break
+        interval: Interval | None = None
+        for keyword in self.keywords[: len(bounds)]:
             bound = bounds[keyword]
             if isinstance(bound, Bound):
                 interval = self._interval(prefix, keyword, bound)
-                break
-            prefix += self._encode(keyword, bound)
-        else:
-            keyword = ""
-        if not bounds or keyword not in bounds or not isinstance(bounds[keyword], Bound):
+            else:
+                prefix += self._encode(keyword, bound)
+        if interval is None:
             interval = Interval(prefix, self._successor(prefix), prefix)
         wire = self._plan().wire_path
         return IndexRange(self.document, self.name, tuple(map(wire, self.fields)), interval)
@@ -163,12 +164,9 @@ class BoundIndex(Generic[D]):
                 code="SchemaNotLoaded",
             ) from None
 
-    def _keywords(self) -> list[str]:
-        if self.name == "by_id":
-            return ["id"]
-        return [*(field.replace(".", "__") for field in self.fields), "creation_time"]
-
-    def _check(self, keywords: list[str], bounds: Mapping[str, Any]) -> None:
+    def _check(self, keywords: tuple[str, ...], bounds: Mapping[str, Any]) -> None:
+        if len(bounds) == 1 and keywords[0] in bounds:
+            return  # nothing can be out of order
         for keyword in bounds:
             if keyword not in keywords:
                 raise IndexRangeError(

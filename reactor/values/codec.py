@@ -369,7 +369,10 @@ def size(value: object) -> int:
     if isinstance(value, list | tuple):
         return 2 + sum(map(size, value))
     if isinstance(value, dict):
-        return 2 + sum(len(key) + 1 + size(item) for key, item in value.items())
+        total = 2
+        for key, item in value.items():
+            total += len(key) + 1 + size(item)
+        return total
     raise ValueFormatError(f"{type(value).__name__} is not a value")
 
 
