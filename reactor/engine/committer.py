@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
@@ -33,6 +34,8 @@ from reactor.limits import Limits
 from reactor.schema.catalog import Catalog
 
 __all__ = ["Answer", "Committed", "Committer", "Conflict", "MutationTransaction"]
+
+_log = logging.getLogger(__name__)
 
 
 class Conflict(Exception):
@@ -320,7 +323,11 @@ class Committer:
             committed = Committed(accepted.commit.ts, accepted.answer.value, accepted.answer.log_lines, accepted.answer.result)
             # Before live queries: a client gets its response before the transition that covers it.
             if accepted.on_durable is not None:
-                accepted.on_durable(committed)
+                try:
+                    accepted.on_durable(committed)
+                except Exception:
+                    # The commit stands, and so do those after it: they must not be told that nothing was written.
+                    _log.exception("whoever waited for a commit could not be told of it")
             self._settle(accepted, committed)
         self._publish(published, self.head)
 

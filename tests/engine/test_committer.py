@@ -73,6 +73,22 @@ async def test_a_mutation_is_answered_and_seen_by_queries_only_when_it_is_durabl
         assert (told, await ranks(engine)) == ([committed], {item(1): 1.0})
 
 
+async def test_a_callback_that_fails_undoes_no_commit_and_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    store = GatedStore()
+    async with running(store) as engine:
+
+        def fail(committed: Committed) -> None:
+            raise RuntimeError("the socket is gone")
+
+        async def run(tx: Transaction) -> Answer:
+            return Answer(b"1", (), await adding(1)(tx))
+
+        sent = [engine.mutate(run, request=REQUEST, on_durable=fail), engine.mutate(run)]
+        assert [committed.result for committed in await asyncio.gather(*sent)] == [1.0, 2.0]
+        assert await ranks(engine) == {item(1): 2.0}
+    assert "the socket is gone" in caplog.text
+
+
 async def test_mutations_read_through_what_is_being_written() -> None:
     store = GatedStore()
     async with running(store) as engine:
