@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 import re
 import sys
+import textwrap
+from collections import Counter
 from collections.abc import Mapping
 from types import MappingProxyType, ModuleType
 from typing import Any
@@ -285,6 +288,23 @@ def _complete(document: type[Document], names: Mapping[str, Any], where: str) ->
     type.__setattr__(document, "__pydantic_validator__", validators.constructor(document, where))
 
 
+def _assigned_twice(document: type[Document]) -> set[str]:
+    """The names that a class's body gives a value more than once. Python keeps the last, so only the text tells."""
+    try:
+        (body,) = ast.parse(textwrap.dedent(inspect.getsource(document))).body
+    except (OSError, TypeError, SyntaxError):
+        return set()  # no text, as in a console
+    assert isinstance(body, ast.ClassDef)
+    assigned = Counter(
+        target.id
+        for statement in body.body
+        if isinstance(statement, ast.Assign)
+        for target in statement.targets
+        if isinstance(target, ast.Name)
+    )
+    return {name for name, times in assigned.items() if times > 1}
+
+
 def _indexes(document: type[Document], where: str) -> dict[str, tuple[str, ...]]:
     """The declared indexes of a class and its bases, by name, with wire paths."""
     declared: dict[str, Index] = {}
@@ -293,6 +313,8 @@ def _indexes(document: type[Document], where: str) -> dict[str, tuple[str, ...]]
             for name, value in vars(base).items():
                 if isinstance(value, Index):
                     declared[name] = value
+            for name in _assigned_twice(base) & declared.keys():
+                raise SchemaError(f"{where}: {name!r} is declared twice. Rename one of the indexes.", code="IndexNamesNotUnique")
     limits = DEFAULT_LIMITS
     if len(declared) > limits.indexes_per_table:
         raise SchemaError(f"{where} has {len(declared)} indexes, more than {limits.indexes_per_table}.", code="TooManyIndexes")

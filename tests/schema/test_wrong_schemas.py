@@ -173,12 +173,23 @@ class Second(Document, table="same"):
     pass
 
 
+class Twice(Document, table="twice"):
+    """The text alone tells: Python keeps the last."""
+
+    a: str
+    b: str
+
+    by_a = Index("a")
+    by_a = Index("b")
+
+
 @pytest.mark.parametrize(
     ("documents", "message"),
     [
         ([Unnamed], r'class Unnamed has no table\. Write class Unnamed\(Document, table="…"\)'),
         ([UnnamedWithIndex], r'class UnnamedWithIndex has indexes but no table\. Write class UnnamedWithIndex\(Document, table="…"\)'),
         ([First, Second], "class Second: table 'same' is declared a second time; first in .*class First"),
+        ([Twice], r"class Twice: 'by_a' is declared twice\. Rename one of the indexes\."),
     ],
 )
 def test_the_message_names_file_line_and_class(documents: list[type[Document]], message: str) -> None:
