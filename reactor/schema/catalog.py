@@ -291,12 +291,13 @@ def _complete(document: type[Document], names: Mapping[str, Any], where: str) ->
 def _assigned_twice(document: type[Document]) -> set[str]:
     """The names that a class's body gives a value more than once. Python keeps the last, so only the text tells."""
     try:
-        (body,) = ast.parse(textwrap.dedent(inspect.getsource(document))).body
+        text = ast.parse(textwrap.dedent(inspect.getsource(document))).body
     except (OSError, TypeError, SyntaxError):
         return set()  # no text, as in a console
-    assert isinstance(body, ast.ClassDef)
     assigned = Counter(
         target.id
+        for body in text
+        if isinstance(body, ast.ClassDef)
         for statement in body.body
         if isinstance(statement, ast.Assign)
         for target in statement.targets

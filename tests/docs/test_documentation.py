@@ -83,5 +83,5 @@ def test_the_reference_has_every_setting() -> None:
 
 def test_the_reference_names_every_error_that_a_user_can_meet() -> None:
     text = (ROOT / "docs" / "reference.md").read_text()
-    for name in set(errors.__all__) & set(reactor.__dir__()) - {"ReactorError", "ValueFormatError"}:
+    for name in set(errors.__all__) & set(reactor.__all__) - {"ReactorError", "ValueFormatError"}:
         assert f"`{name}" in text, name
