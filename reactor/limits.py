@@ -62,6 +62,9 @@ class Limits:
     ping_after_s: float = 15.0  # of silence
     silent_client_s: float = 120.0  # a client that answers no WebSocket ping for this long is dropped
 
+    # One node
+    row_cache_bytes: int = 128 * MIB  # documents read or written lately
+
     # Kept in the database
     request_retention_s: float = 14 * 86_400.0
     log_retention_s: float = 7 * 86_400.0

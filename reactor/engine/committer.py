@@ -26,9 +26,10 @@ from typing import Any, NamedTuple
 
 from reactor.engine.commit_log import Published, hydrate
 from reactor.engine.read_set import ReadSet
+from reactor.engine.row_cache import RowCache
 from reactor.engine.runtime import Runtime
 from reactor.engine.store import Commit, Head, RequestKey, Store, Ts, Write
-from reactor.engine.transaction import Base, Transaction
+from reactor.engine.transaction import NO_CACHE, Base, Transaction
 from reactor.engine.write_set import Image, Overlay
 from reactor.limits import Limits
 from reactor.schema.catalog import Catalog
@@ -125,6 +126,7 @@ class Committer:
         self._epoch = 0  # grows whenever what was accepted, or the catalog, ceases to hold for running mutations
         self._creation_time = 0.0  # above that of every document inserted here, also when the clock stands still
         self._overlay = Overlay()
+        self.cache = RowCache(limits.row_cache_bytes)
         self._recent: deque[tuple[int, Sequence[Write]]] = deque()
         self._running: dict[MutationTransaction, None] = {}
         self._pending: list[Accepted] = []
@@ -142,11 +144,15 @@ class Committer:
         while not self._open.is_set():
             await self._open.wait()
         snapshot = self._store.snapshot()
-        base = Base(snapshot, self._overlay, self.flushed, self.position)
+        base = Base(snapshot, self._overlay, self.flushed, self.position, self.cache_at(snapshot.ts))
         now_ms = self._runtime.now_ns() / 1e6
         tx = MutationTransaction(base, epoch=self._epoch, now_ms=now_ms, limits=self._limits, creation_time=self._creation_time)
         self._running[tx] = None
         return tx
+
+    def cache_at(self, ts: Ts) -> RowCache:
+        """The row cache, if it has just what a snapshot at ``ts`` has. Another node's commit may be in that and not be learned."""
+        return self.cache if ts == self.head else NO_CACHE
 
     def end(self, tx: MutationTransaction) -> None:
         """Close ``tx``, whether it was accepted or not."""
@@ -182,12 +188,14 @@ class Committer:
             future.set_result(committed)
             return future
         self._creation_time = max(self._creation_time, tx.creation_time)
+        position = self.position + 1
         if writes:
-            self._recent.append((self.position + 1, writes))
+            self._recent.append((position, writes))
+            self.cache.apply(writes, position)
             for write in writes:
-                self._overlay.put(Image(self.position + 1, write.table, write.id, write.after, write.after_keys))
+                self._overlay.put(Image(position, write.table, write.id, write.after, write.after_keys, write.row))
         commit = Commit(writes, request, answer.value, answer.log_lines)
-        accepted = Accepted(self.position + 1, commit, tx.read_set, answer, future, on_durable)
+        accepted = Accepted(position, commit, tx.read_set, answer, future, on_durable)
         if request is not None:
             self._requests[request] = accepted
         self._queue(accepted)
@@ -208,7 +216,7 @@ class Committer:
             await future
 
     def _queue(self, accepted: Accepted) -> None:
-        self.position = accepted.position
+        self.position = self.cache.position = accepted.position
         self._pending.append(accepted)
         self._idle.clear()
         self._wake.set()
@@ -251,8 +259,10 @@ class Committer:
         self._open.clear()
         try:
             await self.drain()
-            self._epoch += 1
+            self._forget_accepted()
             yield
+            # Once more: keys may be others now than when a query read something meanwhile.
+            self._forget_accepted()
         finally:
             self._open.set()
 
@@ -315,6 +325,7 @@ class Committer:
             # Above every running mutation: none of them has it in its snapshot.
             self.position += 1
             self._recent.append((self.position, entry.writes))
+            self.cache.apply(entry.writes, self.position)
             self.head = entry.ts
         if group:
             self.head = max(self.head, group[-1].commit.ts)
@@ -344,13 +355,20 @@ class Committer:
 
     def _abandon(self) -> None:
         """Forget every accepted write that is not durable. Running mutations may have read it: they begin anew."""
-        self._epoch += 1
         for accepted in self._pending:
             self._settle(accepted, Conflict())
         self._pending = []
+        self._forget_accepted()
+
+    def _forget_accepted(self) -> None:
+        """Begin anew from what is durable."""
+        self._epoch += 1
         self._overlay.clear()
         self._recent.clear()
+        # Above every running transaction: what they read is not the newest.
+        self.position += 1
         self.flushed = self.position
+        self.cache.clear(self.position)
 
     def _settle(self, accepted: Accepted, outcome: Committed | Exception) -> None:
         if accepted.commit.request is not None:

@@ -15,7 +15,7 @@ from reactor.engine.live_query import LiveQueries
 from reactor.engine.runtime import Runtime
 from reactor.engine.snapshot import Pin, Pins
 from reactor.engine.store import RequestKey, Store, Ts
-from reactor.engine.transaction import Base, Transaction
+from reactor.engine.transaction import Transaction
 from reactor.errors import WriteConflict
 from reactor.limits import Limits
 from reactor.schema.catalog import Catalog
@@ -48,8 +48,8 @@ class Engine:
         self._runtime = runtime
         self._limits = limits
         self._log = CommitLog(head)
-        self._pins = Pins(store)
         self._committer = Committer(store, runtime, limits, catalog, head, self._publish)
+        self._pins = Pins(store, self._committer)
         self._claims: dict[RequestKey, asyncio.Future[None]] = {}
         self._pushing = asyncio.Lock()
         self._writer: asyncio.Task[None] | None = None
@@ -104,7 +104,7 @@ class Engine:
         """
         pin = self._pins.pin()
         try:
-            base = Base(pin.snapshot) if at is None else await history.base_at(self._store, pin, self.catalog, at)
+            base = pin.base if at is None else await history.base_at(self._store, pin, self.catalog, at)
             tx = Transaction(base, now_ms=self._runtime.now_ns() / 1e6, limits=self._limits, read_only=True)
             try:
                 return await run(tx), pin.ts if at is None else at

@@ -21,7 +21,7 @@ from reactor.engine.runtime import Runtime
 from reactor.engine.snapshot import Pin
 from reactor.engine.store import Ts
 from reactor.engine.subscriptions import Subscriptions
-from reactor.engine.transaction import Base, Transaction
+from reactor.engine.transaction import Transaction
 from reactor.limits import Limits
 
 __all__ = ["LiveQueries", "LiveQuery", "Outcome", "Run", "Subscription", "Watcher"]
@@ -179,7 +179,7 @@ class LiveQuery(Generic[O]):
     async def _evaluate(self, pin: Pin) -> O:
         queries = self._queries
         generation = queries.generation
-        tx = Transaction(Base(pin.snapshot), now_ms=queries.runtime.now_ns() / 1e6, limits=queries.limits, read_only=True)
+        tx = Transaction(pin.base, now_ms=queries.runtime.now_ns() / 1e6, limits=queries.limits, read_only=True)
         try:
             outcome = await self._run(tx, self._journal)
         finally:

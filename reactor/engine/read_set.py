@@ -35,9 +35,26 @@ class ReadSet:
 
     def add(self, index: IndexDef, interval: Interval) -> Span:
         """Note that ``interval`` of ``index`` was read. The returned span may be widened within the interval's prefix."""
-        span = [interval.lo, interval.hi]
-        self.spans.setdefault(index.ref, {}).setdefault(interval.prefix, []).append(span)
+        lo, hi, prefix = interval
+        span = [lo, hi]
+        by_prefix = self.spans.get(index.ref)
+        if by_prefix is None:
+            by_prefix = self.spans[index.ref] = {}
+        spans = by_prefix.get(prefix)
+        if spans is None:
+            by_prefix[prefix] = [span]
+        else:
+            spans.append(span)
         return span
+
+    def add_id(self, by_id: IndexDef, id: str) -> None:
+        """Note that the document ``id`` was looked for."""
+        key = id.encode()
+        by_prefix = self.spans.get(by_id.ref)
+        if by_prefix is None:
+            by_prefix = self.spans[by_id.ref] = {}
+        if key not in by_prefix:
+            by_prefix[key] = [[key, key + b"\x00"]]
 
     def overlaps(self, writes: Sequence[Write]) -> bool:
         """Whether any of ``writes`` put, moved or removed a document inside what was read."""

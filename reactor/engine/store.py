@@ -9,14 +9,16 @@ On an embedded store no coroutine here suspends but ``Head.write`` and the schem
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import NamedTuple, NewType, Protocol
+from typing import Any, NamedTuple, NewType, Protocol
 
 from reactor.schema.catalog import IndexDef, Table
 
 __all__ = [
+    "UNCOMMITTED",
     "Commit",
     "Head",
     "LogEntry",
@@ -34,21 +36,39 @@ __all__ = [
 
 Ts = NewType("Ts", int)
 
+#: The ts of rows that are not durable yet; it is never read as a position in the log.
+UNCOMMITTED = Ts(0)
 
-class Row(NamedTuple):
-    """One document as stored. ``json`` is its whole text in the wire's encoding, ``_id`` and ``_creationTime`` included."""
 
+class _Columns(NamedTuple):
     id: str
     ts: Ts  # of the commit that wrote it; 0 while it is not committed
     json: str
     key: bytes = b""  # in the index that was scanned; empty after a get
 
 
+class Row(_Columns):
+    """One version of a document. ``json`` is its whole text in the wire's encoding, ``_id`` and ``_creationTime`` included.
+
+    A store makes it of its columns alone. The rest is set by whoever first computes it, so that it is computed once for all
+    who get the same version from the row cache.
+
+    Attributes:
+        keys: in ``table.indexes``, in that order; empty while not computed.
+        document: what functions read it as, if it can be shared between them.
+        since: the committer's position from which on it is known to be the newest version; see ``reactor.engine.row_cache``.
+    """
+
+    keys: tuple[bytes, ...] = ()
+    document: Any = None
+    since: float = math.inf
+
+
 class Write(NamedTuple):
     """One document changed by a commit. ``before`` is None for an insert, ``after`` for a delete.
 
     ``before_keys`` and ``after_keys`` are the document's keys in ``table.indexes``, in that order; empty where
-    there is no document.
+    there is no document. ``row`` is ``after`` with what was computed of it, if this node wrote it.
     """
 
     table: Table
@@ -57,6 +77,7 @@ class Write(NamedTuple):
     after: str | None
     before_keys: tuple[bytes, ...]
     after_keys: tuple[bytes, ...]
+    row: Row | None = None
 
 
 class RequestKey(NamedTuple):

@@ -10,13 +10,16 @@ import math
 from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 from reactor.engine.read_set import ReadSet, Span
-from reactor.engine.store import Row, StoreSnapshot, Ts, Write
+from reactor.engine.row_cache import RowCache
+from reactor.engine.store import UNCOMMITTED, Row, StoreSnapshot, Ts, Write
 from reactor.engine.write_set import Image, Overlay
 from reactor.errors import LimitExceeded, ReactorError
 from reactor.limits import Limits
 from reactor.schema.catalog import IndexDef, Table
+from reactor.values import order
 from reactor.values.interval import Interval
 
 __all__ = ["Base", "Savepoint", "Scan", "Transaction", "Usage"]
@@ -25,6 +28,7 @@ __all__ = ["Base", "Savepoint", "Scan", "Transaction", "Usage"]
 BATCH = 64
 
 EMPTY = Overlay()
+NO_CACHE = RowCache(0)
 
 
 @dataclass(slots=True)
@@ -38,18 +42,19 @@ class Usage:
     bytes_written: int = 0
 
 
-@dataclass(slots=True, frozen=True)
-class Base:
+class Base(NamedTuple):
     """The database that a transaction starts from.
 
     ``overlay`` holds commits that were accepted but may not be in ``snapshot``: those at positions above ``above`` (all
-    up to there are in the snapshot) and up to ``upto`` (later ones came after the transaction began).
+    up to there are in the snapshot) and up to ``upto`` (later ones came after the transaction began). ``cache`` counts in the
+    same positions.
     """
 
     snapshot: StoreSnapshot
     overlay: Overlay = EMPTY
     above: int = 0
     upto: int = 0
+    cache: RowCache = NO_CACHE
 
 
 @dataclass(slots=True, frozen=True)
@@ -90,7 +95,7 @@ class Transaction:
     def __init__(self, base: Base, *, now_ms: float, limits: Limits, read_only: bool, creation_time: float = 0.0) -> None:
         self.base = base
         self._limits = limits
-        self._own = Overlay()
+        self._own = EMPTY  # until the first write
         self._before: dict[str, Row | None] = {}  # as the transaction found the documents that it wrote
         self._position = 0
         self._closed = False
@@ -111,15 +116,60 @@ class Transaction:
         """
         self.check_open()
         self._count_range()
-        key = id.encode()
-        self.read_set.add(table.by_id, Interval(key, key + b"\x00", key))
-        image = self._image(id)
+        self.read_set.add_id(table.by_id, id)
+        image = self._own.find(id, 0, self._position) if self._own else None
         if image is not None:
-            row = None if image.json is None else Row(id, Ts(0), image.json)
+            row = image.row
         else:
-            row = await self.base.snapshot.get(table, id)
+            base = self.base
+            row = base.cache.row(id, base.upto)
+            if row is None:
+                image = base.overlay.find(id, base.above, base.upto) if base.overlay else None
+                row = await base.snapshot.get(table, id) if image is None else _row_of(image)
+                if row is not None:
+                    base.cache.put(row, base.upto)
         if row is not None:
             self._count_rows((row,))
+        return row
+
+    def known(self, index: IndexDef, interval: Interval, n: int, reverse: bool) -> tuple[list[Row], bool] | None:
+        """The first ``n`` rows of ``interval`` and whether those are all, if no statement is needed to tell; else None.
+
+        It reads as ``scan`` would: counts, and joins the read set, alike.
+
+        Raises:
+            LimitExceeded: too many index ranges, documents or bytes read.
+        """
+        lo, hi, prefix = interval
+        base = self.base
+        if lo != prefix or (self._own and self._own.touches(index.table)):
+            return None
+        point = base.cache.point(index, prefix, hi, base.upto)
+        if point is None:
+            return None
+        rows, keys = point
+        self.check_open()
+        self._count_range()
+        exhausted = len(rows) < n
+        if not exhausted:
+            if reverse:
+                rows, lo = rows[-n:], keys[-n]
+            else:
+                rows, hi = rows[:n], keys[n - 1] + b"\x00"
+        if reverse:
+            rows.reverse()
+        self.read_set.add(index, Interval(lo, hi, prefix))
+        self._count_rows(rows)
+        return rows, exhausted
+
+    def version(self, row: Row) -> Row:
+        """``row``, or an equal one of which more has been computed."""
+        if row.document is None:
+            cache = self.base.cache
+            known = cache.row(row.id, math.inf)
+            if known is not None and known.json == row.json:
+                return known
+            cache.put(row, self.base.upto if row.ts != UNCOMMITTED else -1)
         return row
 
     def scan(self, index: IndexDef, interval: Interval, *, reverse: bool = False) -> Scan:
@@ -130,7 +180,16 @@ class Transaction:
 
     # --- writing
 
-    def write(self, table: Table, id: str, before: Row | None, json: str | None, keys: tuple[bytes, ...], size_bytes: int) -> None:
+    def write(
+        self,
+        table: Table,
+        id: str,
+        before: Row | None,
+        json: str | None,
+        keys: tuple[bytes, ...],
+        size_bytes: int,
+        document: Any = None,
+    ) -> None:
         """Put the document ``id``, or delete it with ``json`` None.
 
         Args:
@@ -138,6 +197,7 @@ class Transaction:
             json: its whole new text in the wire's encoding.
             keys: its keys in ``table.indexes``, in that order; empty for a deletion.
             size_bytes: what counts towards the limit of bytes written.
+            document: what functions read it as, if it can be shared between them.
 
         Raises:
             LimitExceeded: too many documents or bytes written.
@@ -161,7 +221,14 @@ class Transaction:
         if id not in self._before:
             self._before[id] = before
         self._position += 1
-        self._own.put(Image(self._position, table, id, json, keys))
+        if self._own is EMPTY:
+            self._own = Overlay()
+        row = None
+        if json is not None:
+            row = Row(id, UNCOMMITTED, json)
+            row.keys = keys
+            row.document = document
+        self._own.put(Image(self._position, table, id, json, keys, row))
 
     def next_creation_time(self) -> float:
         """Creation time for one insert: from the start of the transaction, each the next float above the last."""
@@ -191,8 +258,8 @@ class Transaction:
             before_json = None if before is None else before.json
             if before_json == image.json:
                 continue
-            before_keys = () if before_json is None else image.table.keys_of_json(before_json)
-            changed.append(Write(image.table, image.id, before_json, image.json, before_keys, image.keys))
+            before_keys = () if before is None else before.keys or image.table.keys_of_json(before.json)
+            changed.append(Write(image.table, image.id, before_json, image.json, before_keys, image.keys, image.row))
         return tuple(changed)
 
     def ended(self) -> Transaction:
@@ -297,9 +364,17 @@ class Scan:
         # One row past the limit is enough to know that it is exceeded, however many are asked for. Whoever goes on after
         # that meets it again.
         n = min(n, max(1, tx._limits.documents_read - tx.usage.documents_read + 1))
+        first = self._span is None
         rows = await self._fetch(n)
         self._ahead = []
         # First the read set, then the limits: a query that fails at one re-runs when what it saw changes.
+        prefix, index = self._prefix, self._index
+        if first and len(rows) < n and prefix and index.position >= 0 and prefix == self._lo and not tx._own.touches(index.table):
+            if self._hi == order.prefix_end(prefix):
+                cache, upto = tx.base.cache, tx.base.upto
+                for row in rows:
+                    cache.put(row, upto)
+                cache.put_point(index, prefix, self._hi, rows[::-1] if self._reverse else rows, upto)
         self._advance(rows, exhausted=len(rows) < n)
         tx._count_rows(rows)
         return rows
@@ -396,6 +471,10 @@ class Scan:
                 hi = below[-1].key
             else:
                 lo = below[-1].key + b"\x00"
+
+
+def _row_of(image: Image) -> Row | None:
+    return image.row or (None if image.json is None else Row(image.id, UNCOMMITTED, image.json))
 
 
 def _key(row: Row) -> bytes:

@@ -11,23 +11,26 @@ from collections import deque
 from itertools import pairwise
 from typing import NamedTuple
 
-from reactor.engine.store import Row, Ts
+from reactor.engine.store import UNCOMMITTED, Row
 from reactor.schema.catalog import IndexDef, Table
 
 __all__ = ["Image", "Overlay"]
 
-#: Rows of an overlay are not committed; their ts is never read as a position in the log.
-UNCOMMITTED = Ts(0)
+#: Images that are gone before the keys that they left are swept, beside as many as there are.
+STALE = 64
+#: Keys that are put in one by one; more are sorted with the others.
+FEW = 16
 
 
 class Image(NamedTuple):
-    """One document as of ``position``: ``json`` is None when it is deleted there."""
+    """One document as of ``position``: ``json`` is None when it is deleted there. ``row`` is the same with what was computed of it."""
 
     position: int
     table: Table
     id: str
     json: str | None
     keys: tuple[bytes, ...]
+    row: Row | None = None
 
 
 class Overlay:
@@ -35,16 +38,21 @@ class Overlay:
 
     A position is whatever the owner counts in: accepted commits, or the writes of one transaction.
 
-    Invariants: the images of a document are in ascending position; ``_keys[ref]`` holds, sorted, exactly the keys
-    that some image has in that index; an index without keys has no entry.
+    Most images are never met by a scan, only found by id: they are put into an index's sorted keys when one is scanned,
+    and their keys stay there until they are many, for a scan passes over those that lead to no image.
+
+    Invariants: the images of a document are in ascending position; ``_keys[ref]`` is sorted and has the keys in that index of
+    all images but those in ``_unsorted``; it may have others.
     """
 
-    __slots__ = ("_images", "_keys", "_order", "_tables")
+    __slots__ = ("_images", "_keys", "_order", "_stale", "_tables", "_unsorted")
 
     def __init__(self) -> None:
         self._images: dict[str, list[Image]] = {}
         self._keys: dict[str, list[tuple[bytes, str]]] = {}
         self._order: deque[Image] = deque()  # every image, oldest first
+        self._unsorted: list[Image] = []
+        self._stale = 0  # images that are gone and may have left their keys
         self._tables: dict[str, int] = {}  # how many images each table has
 
     def __bool__(self) -> bool:
@@ -53,17 +61,14 @@ class Overlay:
     def put(self, image: Image) -> None:
         """Lay an image on top. Its position is at or above every other's."""
         self._order.append(image)
-        table = image.table
-        self._tables[table.name] = self._tables.get(table.name, 0) + 1
+        self._unsorted.append(image)
+        name = image.table.name
+        self._tables[name] = self._tables.get(name, 0) + 1
         images = self._images.get(image.id)
         if images is None:
             self._images[image.id] = [image]
         else:
             images.append(image)
-        if image.json is not None:
-            for index, key in zip(table.indexes, image.keys, strict=True):
-                self._add_key(index.ref, (key, image.id))
-            self._add_key(table.by_id.ref, (image.id.encode(), image.id))
 
     def touches(self, table: str) -> bool:
         """Whether any document of this table has an image."""
@@ -80,6 +85,8 @@ class Overlay:
 
     def rows(self, index: IndexDef, lo: bytes, hi: bytes, above: int, upto: int) -> list[Row]:
         """The documents whose image as of ``upto`` has its key in ``[lo, hi)``, by ascending key."""
+        if self._unsorted:
+            self._sort()
         keys = self._keys.get(index.ref)
         if not keys:
             return []
@@ -116,52 +123,63 @@ class Overlay:
     def clear(self) -> None:
         """Take away everything."""
         self._order.clear()
+        self._unsorted.clear()
         self._images.clear()
         self._keys.clear()
         self._tables.clear()
+        self._stale = 0
 
     def check_invariants(self) -> None:
         """Raise AssertionError when the structure contradicts itself. For simulations."""
-        expected: dict[str, set[tuple[bytes, str]]] = {}
-        for id, images in self._images.items():
-            assert images, f"document {id} without images"
-            assert all(a.position <= b.position for a, b in pairwise(images)), f"images of {id} out of order"
-            for image in images:
-                if image.json is not None:
-                    for index, key in zip(image.table.indexes, image.keys, strict=True):
-                        expected.setdefault(index.ref, set()).add((key, id))
-                    expected.setdefault(image.table.by_id.ref, set()).add((id.encode(), id))
-        assert {ref: sorted(keys) for ref, keys in expected.items()} == self._keys, "keys differ from the images'"
+        for document, images in self._images.items():
+            assert images, f"document {document} without images"
+            assert all(a.position <= b.position for a, b in pairwise(images)), f"images of {document} out of order"
+        for ref, keys in self._keys.items():
+            assert keys == sorted(set(keys)), f"keys of {ref} out of order"
+        unsorted = set(map(id, self._unsorted))
+        for image in self._order:
+            if image.json is not None and id(image) not in unsorted:
+                for ref, entry in _entries(image):
+                    keys = self._keys[ref]
+                    assert keys[bisect_left(keys, entry)] == entry, f"{entry} is missing from the keys of {ref}"
         assert sum(map(len, self._images.values())) == len(self._order) == sum(self._tables.values())
-
-    def _add_key(self, ref: str, entry: tuple[bytes, str]) -> None:
-        keys = self._keys.get(ref)
-        if keys is None:
-            self._keys[ref] = [entry]
-            return
-        at = bisect_left(keys, entry)
-        if at == len(keys) or keys[at] != entry:
-            keys.insert(at, entry)
+        assert len(self._unsorted) + sum(map(len, self._keys.values())) <= 65 * (2 * len(self._order) + STALE + 1), "stale keys pile up"
 
     def _forget(self, image: Image) -> None:
-        """Remove what only ``image``, already taken out of ``_images``, had put into the other fields."""
-        left = self._images[image.id]
-        if not left:
+        """Remove what only ``image``, already taken out of ``_images``, had put into the other fields; its keys stay."""
+        if not self._images[image.id]:
             del self._images[image.id]
-        table = image.table
-        self._tables[table.name] -= 1
-        if not self._tables[table.name]:
-            del self._tables[table.name]
-        if image.json is None:
-            return
-        for position, (index, key) in enumerate(zip(table.indexes, image.keys, strict=True)):
-            if not any(other.json is not None and other.keys[position] == key for other in left):
-                self._remove_key(index.ref, (key, image.id))
-        if not any(other.json is not None for other in left):
-            self._remove_key(table.by_id.ref, (image.id.encode(), image.id))
+        name = image.table.name
+        self._tables[name] -= 1
+        if not self._tables[name]:
+            del self._tables[name]
+        self._stale += 1
+        if self._stale > len(self._order) + STALE:
+            self._keys.clear()
+            self._unsorted = list(self._order)
+            self._stale = 0
 
-    def _remove_key(self, ref: str, entry: tuple[bytes, str]) -> None:
-        keys = self._keys[ref]
-        del keys[bisect_left(keys, entry)]
-        if not keys:
-            del self._keys[ref]
+    def _sort(self) -> None:
+        """Have every image's keys in ``_keys``."""
+        grown: dict[str, list[tuple[bytes, str]]] = {}
+        for image in self._unsorted:
+            if image.json is not None:
+                for ref, entry in _entries(image):
+                    grown.setdefault(ref, []).append(entry)
+        self._unsorted = []
+        for ref, entries in grown.items():
+            keys = self._keys.setdefault(ref, [])
+            if len(entries) > FEW:
+                self._keys[ref] = sorted({*keys, *entries})
+                continue
+            for entry in entries:
+                at = bisect_left(keys, entry)
+                if at == len(keys) or keys[at] != entry:
+                    keys.insert(at, entry)
+
+
+def _entries(image: Image) -> list[tuple[str, tuple[bytes, str]]]:
+    """The keys of an image, by index."""
+    entries = [(index.ref, (key, image.id)) for index, key in zip(image.table.indexes, image.keys, strict=True)]
+    entries.append((image.table.by_id.ref, (image.id.encode(), image.id)))
+    return entries

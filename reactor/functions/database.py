@@ -28,8 +28,8 @@ __all__ = ["DocumentQuery", "Reader", "Writer"]
 D = TypeVar("D", bound=Document)
 
 _DAY_MS = 86_400_000.0
-#: What ``_id`` and ``_creationTime`` add to a document's size, by the size formula.
-_SYSTEM_BYTES = 61
+#: A scan of more rows is not put into the row cache: it would push out what is read again and again.
+_SHARED_ROWS = 64
 
 
 class Reader:
@@ -122,12 +122,18 @@ class Reader:
         return self._catalog.tables.get(name) if name is not None else None
 
     def _document(self, table: Table, row: Row) -> Any:
+        kind = table.document
+        if type(row.document) is kind:
+            return row.document
         try:
-            return table.document.from_row(row.json, self._catalog)
+            document = kind.from_row(row.json, self._catalog)
         except ValidationError as error:
             raise SchemaError(
                 f"Document {row.id} in table {table.name!r} does not fit the schema: {'; '.join(reasons(error)[:5])}."
             ) from None
+        if kind.__plan__.shareable:
+            row.document = document
+        return document
 
 
 class DocumentQuery(Generic[D]):
@@ -185,6 +191,13 @@ class DocumentQuery(Generic[D]):
             raise QueryError(f"take takes a non-negative int, not {n!r}.")
         if self._reader.nested is not None:
             await self._reader.turn()
+        if n and not self._filters:
+            self._use()
+            range = self._range
+            known = self._reader._tx.known(self._table.index(range.index), range.interval, n, bool(self._reverse))
+            if known is not None:
+                return self._kept(known[0])
+            self._state = "open"
         scan = self._scan()
         found: list[D] = []
         while len(found) < n and not scan.exhausted:
@@ -257,8 +270,11 @@ class DocumentQuery(Generic[D]):
         return reader._tx.scan(self._table.index(self._range.index), self._range.interval, reverse=bool(self._reverse))
 
     def _kept(self, rows: list[Row]) -> list[D]:
-        document = self._reader._document
-        table = self._table
+        reader, table = self._reader, self._table
+        if len(rows) <= _SHARED_ROWS:
+            version = reader._tx.version
+            rows = [row if row.document is not None else version(row) for row in rows]
+        document = reader._document
         documents = [cast(D, document(table, row)) for row in rows]
         for predicate in self._filters:
             documents = [item for item in documents if _holds(predicate, item)]
@@ -301,7 +317,10 @@ class Writer(Reader):
             await self.turn()
         tx = self._tx
         id = ids.new_id(table.number, self._random_bytes(14), int(tx.now_ms // _DAY_MS))
-        self._put(table, id, tx.next_creation_time(), self._fields(table, document), None, "insert into")
+        encoded = self._encoded_fields(table, document, "insert into")
+        encoded["_id"] = id
+        encoded["_creationTime"] = tx.next_creation_time()
+        self._put(table, id, encoded, None, "insert into", True)
         return Id(id)
 
     async def patch(self, id: Id[Any], /, **fields: Any) -> None:
@@ -313,23 +332,21 @@ class Writer(Reader):
             IdError: not an id.
         """
         table, row = await self._existing(id, "patch")
-        stored = codec.decode(orjson.loads(row.json))
-        assert isinstance(stored, dict)
-        creation_time = stored.pop("_creationTime")
-        del stored["_id"]
+        encoded: dict[str, Any] = orjson.loads(row.json)
         plan = plan_of(table.document)
-        changed = dict(stored)
+        moves = False
         for name, value in fields.items():
             wire = plan.wire_names.get(name)
             if wire is None:
                 raise SchemaError(
                     f"patch of table {table.name!r}: there is no field {name!r}. The fields are: {', '.join(plan.wire_names)}."
                 )
+            moves = moves or wire in table.indexed
             if value is ABSENT or (value is None and name in plan.optional):
-                changed.pop(wire, None)
+                encoded.pop(wire, None)
             else:
-                changed[wire] = self._value(table, name, value)
-        self._put(table, id, cast(float, creation_time), changed, row, "patch of")
+                encoded[wire] = self._encoded(table, wire, value, "patch of")
+        self._put(table, id, encoded, row, "patch of", moves)
 
     async def replace(self, id: Id[D], document: D, /) -> None:
         """Put ``document`` in the place of the one with this id, which keeps its id and creation time.
@@ -342,8 +359,10 @@ class Writer(Reader):
         table, row = await self._existing(id, "replace")
         if type(document).__table__ != table.name:
             raise SchemaError(f"replace: {id} is of table {table.name!r}, the new document is a {type(document).__name__}.")
-        creation_time = orjson.loads(row.json)["_creationTime"]
-        self._put(table, id, creation_time, self._fields(table, document), row, "replace in")
+        encoded = self._encoded_fields(table, document, "replace in")
+        encoded["_id"] = row.id
+        encoded["_creationTime"] = orjson.loads(row.json)["_creationTime"]
+        self._put(table, id, encoded, row, "replace in", True)
 
     async def delete(self, id: Id[Any], /) -> None:
         """Delete a document.
@@ -364,27 +383,54 @@ class Writer(Reader):
             raise DocumentNotFound(f"{verb}: there is no document {id}. It was deleted, or never inserted.")
         return table, row
 
-    def _fields(self, table: Table, document: Document) -> dict[str, Any]:
+    def _encoded_fields(self, table: Table, document: Document, doing: str) -> dict[str, Any]:
+        """The document's fields by wire name, in the wire's encoding."""
         try:
-            return wire_fields(document)
+            fields = wire_fields(document)
         except ValueFormatError as error:
             raise SchemaError(f"Document for table {table.name!r}: {error}") from None
-
-    def _value(self, table: Table, name: str, value: Any) -> Any:
         try:
-            return to_value(value)
+            encoded = codec.encode(fields, self._limits.document_depth)
         except ValueFormatError as error:
-            raise SchemaError(f"patch of table {table.name!r}, field {name!r}: {error}") from None
+            raise self._unfit(table, doing, error) from None
+        return cast(dict[str, Any], encoded)
 
-    def _put(self, table: Table, id: str, creation_time: float, fields: dict[str, Any], before: Row | None, doing: str) -> None:
-        """Check and write a whole document."""
+    def _encoded(self, table: Table, wire: str, value: Any, doing: str) -> object:
+        """A field's new value in the wire's encoding."""
+        kind = type(value)
+        if kind is str or kind is bool or value is None:
+            return value
+        try:
+            plain = to_value(value)
+        except ValueFormatError as error:
+            raise SchemaError(f"{doing} table {table.name!r}, field {wire!r}: {error}") from None
+        try:
+            return codec.encode(plain, self._limits.document_depth - 1)
+        except ValueFormatError as error:
+            raise self._unfit(table, doing, codec.inside(error, f".{wire}")) from None
+
+    def _unfit(self, table: Table, doing: str, error: ValueFormatError) -> SchemaError:
+        advice = f" At most {self._limits.document_depth} levels are allowed." if error.code == "TooNestedError" else ""
+        return SchemaError(f"{doing} table {table.name!r}: {error}{advice}", code=error.code)
+
+    def _put(self, table: Table, id: str, encoded: dict[str, Any], before: Row | None, doing: str, moves: bool) -> None:
+        """Check and write a whole document.
+
+        Args:
+            encoded: its fields, system fields included, in the wire's encoding.
+            moves: whether a field that an index has may have changed.
+        """
         limits = self._limits
+        if len(encoded) - 2 > limits.object_fields:
+            raise SchemaError(
+                f"{doing} table {table.name!r}: the document has {len(encoded) - 2} fields, more than {limits.object_fields}.",
+                code="TooManyFieldsError",
+            )
         try:
-            text = codec.to_json({**fields, "_id": id, "_creationTime": creation_time}, limits.document_depth).decode()
+            text = codec.dumps(encoded).decode()
         except ValueFormatError as error:
-            advice = f" At most {limits.document_depth} levels are allowed." if error.code == "TooNestedError" else ""
-            raise SchemaError(f"{doing} table {table.name!r}: {error}{advice}", code=error.code) from None
-        size = codec.size(fields) + _SYSTEM_BYTES
+            raise self._unfit(table, doing, error) from None
+        size = codec.size(encoded)
         if size > limits.document_size_bytes:
             raise LimitExceeded(
                 f"{doing} table {table.name!r}: the document has {size} bytes, at most {limits.document_size_bytes} are allowed. "
@@ -394,7 +440,12 @@ class Writer(Reader):
         if before is not None and before.json == text:
             return
         try:
-            table.document.from_row(text, self._catalog)
+            document = table.document.from_row(text, self._catalog)
         except ValidationError as error:
             raise SchemaError(f"{doing} table {table.name!r}: the document does not fit: {'; '.join(reasons(error)[:5])}.") from None
-        self._tx.write(table, id, before, text, table.keys(fields, creation_time, id), size)
+        if before is not None and not moves:
+            keys = before.keys or table.keys_of_json(before.json)
+            before.keys = keys
+        else:
+            keys = table.keys_of(encoded)
+        self._tx.write(table, id, before, text, keys, size, document if table.document.__plan__.shareable else None)

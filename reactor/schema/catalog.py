@@ -27,6 +27,7 @@ from reactor.values.order import MISSING, encode_key, split_key
 __all__ = ["Catalog", "IndexDef", "Table"]
 
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
+_PLAIN = (str, float, bool, type(None))
 _RESERVED = ("by_creation_time", "by_id")
 
 
@@ -59,10 +60,11 @@ class Table:
     Attributes:
         number: in the ids of its documents; 0 until the catalog is bound to a database.
         indexes: ``by_creation_time``, then the declared ones by name.
+        indexed: the wire names of the fields that any of them has, or has a part of.
         shape: a description that changes exactly when what fits the table may change.
     """
 
-    __slots__ = ("_by_name", "_tables", "by_id", "document", "indexes", "name", "number", "shape")
+    __slots__ = ("_by_name", "_tables", "by_id", "document", "indexed", "indexes", "name", "number", "shape")
 
     def __init__(self, name: str, document: type[Document], indexes: Mapping[str, tuple[str, ...]], tables: Catalog) -> None:
         self.name = name
@@ -70,6 +72,7 @@ class Table:
         self.document = document
         named = [("by_creation_time", ()), *sorted(indexes.items())]
         self.indexes = tuple(IndexDef(name, index, fields, at) for at, (index, fields) in enumerate(named))
+        self.indexed = frozenset(path[0] for index in self.indexes for path in index.paths)
         self.by_id = IndexDef(name, "by_id", (), -1)
         self.shape = ""
         self._by_name = {index.name: index for index in (*self.indexes, self.by_id)}
@@ -99,10 +102,12 @@ class Table:
 
     def keys_of_json(self, json: str) -> tuple[bytes, ...]:
         """The keys of a stored document."""
-        fields = orjson.loads(json)
-        if '"$' in json:
-            fields = codec.decode(fields)
-        return self.keys(fields, fields["_creationTime"], fields["_id"])
+        return self.keys_of(orjson.loads(json))
+
+    def keys_of(self, encoded: Mapping[str, Any]) -> tuple[bytes, ...]:
+        """The keys of a document in the wire's encoding, system fields included."""
+        fields = {name: value if type(value) in _PLAIN else codec.decode(value) for name, value in encoded.items() if name in self.indexed}
+        return self.keys(fields, encoded["_creationTime"], encoded["_id"])
 
     def prefixes(self, position: int, key: bytes) -> tuple[bytes, ...]:
         """The equality prefixes that ``key`` of the index at ``position`` falls under: of no field, the first, the first two …

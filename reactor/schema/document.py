@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Mapping
+from functools import cached_property
 from types import UnionType
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Self, Union, final, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, Literal, Self, Union, final, get_args, get_origin
 
 import orjson
 from pydantic import BaseModel, ConfigDict
@@ -55,7 +56,7 @@ class Plan:
     A field declared with the default None is absent where it is None; one whose value is ``ABSENT`` is absent.
     """
 
-    __slots__ = ("fields", "model", "optional", "types", "wire_names")
+    __slots__ = ("fields", "model", "optional", "shareable", "types", "wire_names")
 
     def __init__(self, model: type) -> None:
         self.model = model
@@ -69,6 +70,10 @@ class Plan:
             if declared.default is None:
                 self.optional.add(name)
         self.fields = tuple((name, wire, name in self.optional) for name, wire in self.wire_names.items())
+        #: Whether an instance that was read can be given to several functions: nothing in it can be changed.
+        self.shareable = all(map(_unchangeable, self.types.values())) and not (
+            getattr(model, "__private_attributes__", None) or any(isinstance(value, cached_property) for value in vars(model).values())
+        )
 
     def wire_path(self, path: str) -> str:
         """A dotted path of field names as wire names. Names past the first that no model declares stand as they are."""
@@ -101,6 +106,8 @@ class Plan:
         return to_value(value)
 
 
+_UNCHANGEABLE = (str, float, int, bool, bytes, Int64, Id, None, type(None), Absent)
+
 _plans: dict[type, Plan] = {}
 
 
@@ -132,6 +139,16 @@ def _members(annotation: Any) -> tuple[Any, ...]:
 
 def _model_in(annotation: Any) -> type | None:
     return next(filter(_is_model, _members(annotation)), None)
+
+
+def _unchangeable(annotation: Any) -> bool:
+    if get_origin(annotation) is Literal or annotation in _UNCHANGEABLE:
+        return True
+    if get_origin(annotation) is Annotated:
+        return _unchangeable(get_args(annotation)[0])
+    if get_origin(annotation) in (Union, UnionType):
+        return all(map(_unchangeable, get_args(annotation)))
+    return get_origin(annotation) is Id
 
 
 def _only_int64(annotation: Any) -> bool:

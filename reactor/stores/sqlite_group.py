@@ -70,7 +70,7 @@ def _batches(commits: Sequence[Commit], tables: Mapping[str, SqlTable], head: Ts
             raise StoreError(f"commit {ts} does not come after {head}")
         head = ts
         for position, write in enumerate(commit.writes):
-            table, id, before, after, _, _ = write
+            table, id, before, after = write[:4]
             document = (table.name, id)
             log.append((ts, position, *document, before, after))
             seen = documents.get(document)
@@ -88,7 +88,7 @@ def _batches(commits: Sequence[Commit], tables: Mapping[str, SqlTable], head: Ts
 
 def _add_document(batches: Batches, statements: RowWriter, first: Write, last: Write, ts: Ts) -> None:
     """What brings the row from before ``first`` to after ``last``."""
-    _, id, _, after, _, keys = last
+    id, after, keys = last.id, last.after, last.after_keys
     row: tuple[Any, ...]
     if after is None:
         if first.before is None:

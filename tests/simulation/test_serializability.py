@@ -94,7 +94,8 @@ class Simulation:
         self.catalog = catalog()
         self.database = Database(self.seed)
         self.stores = [ModelStore(self.database) for _ in range(self.nodes)]
-        limits = Limits(mutation_attempts=12)
+        # Half of them with a row cache that always overflows.
+        limits = Limits(mutation_attempts=12, row_cache_bytes=(6000 if self.seed % 2 else 1 << 20))
         self.engines = [Engine(store, self.catalog, ScriptedRuntime(self.rng), limits) for store in self.stores]
 
     async def suspend(self) -> None:
@@ -126,6 +127,7 @@ class Simulation:
             for engine in self.engines:
                 engine.live.check_invariants()
                 engine._committer._overlay.check_invariants()
+                engine._committer.cache.check_invariants()
                 engine._log.check_invariants()
 
     async def mutation(self, rng: random.Random, request: RequestKey | None) -> None:

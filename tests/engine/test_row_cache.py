@@ -1,0 +1,106 @@
+"""The row cache by what it answers, and by what it leaves to the snapshot."""
+
+from __future__ import annotations
+
+import math
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from reactor.engine.row_cache import ROW_BYTES, RowCache
+from reactor.engine.store import Row, Ts, Write
+from reactor.values.order import encode_key, prefix_end
+from tests.engine.support import ITEMS, change, item, text
+
+BY_LIST = ITEMS.index("by_list")
+LARGE = 1 << 20
+
+
+def row(number: int, list: str = "a", rank: float = 0.0) -> Row:
+    json = text(item(number), list, rank)
+    return Row(item(number), Ts(1), json, ITEMS.keys_of_json(json)[BY_LIST.position])
+
+
+def write(number: int, before: Row | None, after: Row | None) -> Write:
+    return change(ITEMS, item(number), before and before.json, after and after.json)
+
+
+def point(cache: RowCache, list: str, position: int) -> list[str] | None:
+    prefix = encode_key(list)
+    found = cache.point(BY_LIST, prefix, prefix_end(prefix), position)
+    return None if found is None else [row.json for row in found[0]]
+
+
+def put_point(cache: RowCache, list: str, *rows: Row) -> None:
+    prefix = encode_key(list)
+    for each in rows:
+        cache.put(each, cache.position)
+    cache.put_point(BY_LIST, prefix, prefix_end(prefix), rows, cache.position)
+
+
+def test_a_row_is_known_to_whoever_began_at_its_position_or_later() -> None:
+    cache = RowCache(LARGE)
+    cache.apply([write(1, None, row(1))], 5)
+    assert cache.row(item(1), 4) is None
+    assert cache.row(item(1), 5) == cache.row(item(1), 6)
+    assert cache.row(item(1), 5) is not None
+
+
+def test_what_an_earlier_transaction_read_is_not_taken_for_the_newest() -> None:
+    cache = RowCache(LARGE)
+    cache.apply([write(1, row(1), row(1, rank=2.0))], 5)
+    cache.apply([write(1, row(1, rank=2.0), None)], 6)
+    cache.put(row(1), 4)
+    assert cache.row(item(1), 7) is None
+    assert cache.row(item(1), math.inf) is not None, "as a text that was parsed it serves still"
+
+
+def test_a_range_holds_what_was_found_until_something_moves_into_or_out_of_it() -> None:
+    cache = RowCache(LARGE)
+    put_point(cache, "a", row(1), row(2))
+    put_point(cache, "b")
+    cache.apply([write(1, row(1), row(1, rank=0.0))], 1)
+    assert point(cache, "a", 1) == [row(1).json, row(2).json]
+    cache.apply([write(3, None, row(3, "a", 1.0))], 2)
+    assert point(cache, "a", 2) is None
+    assert point(cache, "b", 2) == []
+    cache.apply([write(2, row(2), row(2, "b"))], 3)
+    assert point(cache, "b", 3) is None
+
+
+def test_a_range_whose_row_was_pushed_out_is_not_known() -> None:
+    cache = RowCache(LARGE)
+    put_point(cache, "a", row(1))
+    cache.apply([write(1, row(1), None)], 1)
+    assert point(cache, "a", 1) is None
+
+
+def test_nothing_is_kept_in_no_space() -> None:
+    cache = RowCache(0)
+    put_point(cache, "a", row(1))
+    cache.apply([write(2, None, row(2))], 1)
+    assert cache.row(item(1), math.inf) is None and cache.row(item(2), math.inf) is None and point(cache, "a", 1) is None
+    cache.check_invariants()
+
+
+@given(st.lists(st.tuples(st.integers(0, 9), st.sampled_from("ab"), st.booleans()), max_size=60), st.integers(1, 5))
+def test_it_never_holds_more_than_it_may_and_never_answers_wrongly(steps: list[tuple[int, str, bool]], rows: int) -> None:
+    cache = RowCache(rows * (ROW_BYTES + 200))
+    stored: dict[int, Row] = {}
+    for position, (number, list, look) in enumerate(steps, 1):
+        if look:
+            put_point(cache, list, *sorted((r for r in stored.values() if f'"list":"{list}"' in r.json), key=lambda r: r.key))
+            cache.position = position
+        else:
+            after = None if number in stored and position % 3 == 0 else row(number, list, float(position % 2))
+            cache.apply([write(number, stored.get(number), after)], position)
+            stored.pop(number, None)
+            if after is not None:
+                stored[number] = after
+        cache.check_invariants()
+        for each in range(10):
+            known = cache.row(item(each), position)
+            assert known is None or known.json == stored[each].json
+        for name in "ab":
+            expected = [r.json for r in sorted(stored.values(), key=lambda r: r.key) if f'"list":"{name}"' in r.json]
+            assert point(cache, name, position) in (None, expected)
