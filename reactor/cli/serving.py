@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import socket
 import sys
@@ -109,6 +110,9 @@ async def _dev(settings: Settings, reload: bool) -> None:
 async def _serve(
     backend: Backend, listening: socket.socket, settings: Settings, on_start: Callable[[Callable[[], None]], None], *, signals: bool = True
 ) -> None:
+    # What lives as long as the server is most of what there is: looking through it for garbage after every few hundred
+    # new objects took a third of the time of a mutation. What one mutation leaves behind is freed by counting.
+    gc.set_threshold(50_000, 20, 100)
     with address_left(settings.db, url_of(listening)):
         await serve(backend, listening, stop_timeout_s=settings.stop_timeout_s, on_start=on_start, signals=signals)
 
@@ -155,6 +159,8 @@ def start(settings: Settings) -> None:
                     node.stop_with(stop)
                     logs.say(f"Serving {describe(backend.runner.app)} at {url_of(node.listening)}")
 
+                gc.collect()
+                gc.freeze()  # the code, which nothing replaces here
                 await _serve(backend, node.listening, settings, on_start, signals=False)
                 logs.say("Stopped")
         finally:

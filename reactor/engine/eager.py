@@ -48,6 +48,8 @@ async def _finish(rest: _Rest[T]) -> T:
 def start(coro: Coroutine[Any, Any, T]) -> T | asyncio.Task[T]:
     """Run ``coro`` now: its result if it does not suspend, else a task that runs the rest of it.
 
+    Its first step may run in no task at all, or in the caller's: what it runs must not ask for the current task.
+
     Raises: what ``coro`` raises before it suspends.
     """
     try:

@@ -14,7 +14,7 @@ from reactor.engine.committer import Answer, Committed, Committer, Conflict, Mut
 from reactor.engine.live_query import LiveQueries
 from reactor.engine.runtime import Runtime
 from reactor.engine.snapshot import Pin, Pins
-from reactor.engine.store import RequestKey, Store, Ts
+from reactor.engine.store import RequestKey, RequestRecord, Store, Ts
 from reactor.engine.transaction import Transaction
 from reactor.errors import WriteConflict
 from reactor.limits import Limits
@@ -28,6 +28,8 @@ T = TypeVar("T")
 IMMEDIATE_ATTEMPTS = 2
 FIRST_BACKOFF_S = 0.02
 LONGEST_BACKOFF_S = 2.0
+#: Sessions whose newest request is known without asking the database.
+SESSIONS_REMEMBERED = 20_000
 
 
 class Engine:
@@ -51,6 +53,7 @@ class Engine:
         self._committer = Committer(store, runtime, limits, catalog, head, self._publish)
         self._pins = Pins(store, self._committer)
         self._claims: dict[RequestKey, asyncio.Future[None]] = {}
+        self._newest: dict[str, int] = {}  # request of each session that ran lately; see _remembered
         self._pushing = asyncio.Lock()
         self._writer: asyncio.Task[None] | None = None
         self.live: LiveQueries[Any] = LiveQueries(self._log, runtime, limits)
@@ -165,7 +168,7 @@ class Engine:
             tx = await self._committer.begin()
             accepted: asyncio.Future[Committed] | Exception
             try:
-                if request is not None and (record := await tx.base.snapshot.find_request(request)) is not None:
+                if request is not None and (record := await self._remembered(tx, request)) is not None:
                     committed = Committed(record.ts, record.result, record.log_lines, None, replayed=True)
                     if on_durable is not None:
                         on_durable(committed)
@@ -192,6 +195,23 @@ class Engine:
             f"{where} changed while the mutation ran, on each of its {self._limits.mutation_attempts} attempts. "
             "Nothing was written. Read less in the mutation, or retry it."
         )
+
+    async def _remembered(self, tx: Transaction, request: RequestKey) -> RequestRecord | None:
+        """The answer that the request got the first time.
+
+        Clients number their requests upwards: one above all that this session has had here was never answered, if nobody
+        else answers any. Whoever runs it claims it meanwhile.
+        """
+        session, number = request
+        if not self._store.exclusive:
+            return await tx.base.snapshot.find_request(request)
+        newest = self._newest.get(session)
+        if newest is None:
+            newest = await tx.base.snapshot.newest_request(session)
+            if len(self._newest) >= SESSIONS_REMEMBERED:
+                del self._newest[next(iter(self._newest))]
+        self._newest[session] = max(number, newest)
+        return None if number > newest else await tx.base.snapshot.find_request(request)
 
     def _backoff_s(self, step: int) -> float:
         jitter: int = struct.unpack("<H", self._runtime.random_bytes(2))[0]

@@ -139,6 +139,10 @@ class StoreSnapshot(Protocol):
         """The remembered answer of this request, or None."""
         ...
 
+    async def newest_request(self, session: str) -> int:
+        """The largest request of this session that is remembered; −1 for none."""
+        ...
+
     def release(self) -> None:
         """End the snapshot. Idempotent; no call may be in progress and none may follow."""
         ...
@@ -186,7 +190,14 @@ class StoredTable(NamedTuple):
 
 
 class Store(Protocol):
-    """A database. Made and opened by the assembly, closed once."""
+    """A database. Made and opened by the assembly, closed once.
+
+    Attributes:
+        exclusive: whether no other process writes to it: then what this one knows of it stays right.
+    """
+
+    @property
+    def exclusive(self) -> bool: ...
 
     def snapshot(self) -> StoreSnapshot:
         """Pin the newest durable commit that ``Head.write`` has returned for. Never blocks, never waits."""

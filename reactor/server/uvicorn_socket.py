@@ -1,48 +1,186 @@
-"""uvicorn's WebSocket, with large messages in fragments and an end for clients that read nothing."""
+"""uvicorn's WebSocket with a short way for the messages that nearly all are, and an end for clients that read nothing.
+
+A whole text message in one frame goes from the transport to the application, and back, as a call: no parser state, queue,
+task or pause of the transport for each. All other frames take uvicorn's way, one whole frame at a time, so that its parser
+stands between two frames whenever the short way is taken. An application that does not know the extension sees plain ASGI.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, cast
 
 from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
-from websockets.exceptions import InvalidState
+from websockets.protocol import OPEN
 
-__all__ = ["WebSocketProtocol"]
+try:
+    from websockets.speedups import apply_mask
+except ImportError:  # a platform without its wheel
+    from websockets.utils import apply_mask
+
+__all__ = ["EXTENSION", "WebSocketProtocol"]
+
+#: Where a WebSocket's scope has, under "extensions", its ``WebSocketProtocol``.
+EXTENSION = "reactor.direct"
 
 #: Some clients take no frame above 16 MiB, and put a message together from smaller ones.
 FRAGMENT_BYTES = 4 * 1024 * 1024
 #: What a client has not taken this long after the close is thrown away.
 ABORT_S = 10.0
 
+_FIN, _TEXT, _CONTROL = 0x80, 0x01, 0x08
+
 
 class WebSocketProtocol(WebSocketsSansIOProtocol):
-    """One connection."""
+    """One connection. What is public beside uvicorn's own is the extension."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._receiver: Callable[[str | bytes], None] | None = None
+        self._partial = bytearray()  # the beginning of a frame
+        self._fragmented = False  # inside a message of several frames
+
+    # --- for the application
+
+    def deliver_to(self, receiver: Callable[[str | bytes], None]) -> None:
+        """Call ``receiver`` with each message from now on, those that wait included. ASGI's ``receive`` tells of the end only.
+
+        It is called while data is read: it takes what it can, never waits, and raises nothing.
+        """
+        self._receiver = receiver
+        waiting = [self.queue.get_nowait() for _ in range(self.queue.qsize())]
+        for event in waiting:
+            if event["type"] == "websocket.receive":
+                receiver(event.get("text") or event.get("bytes") or "")
+            else:
+                self.queue.put_nowait(event)
+        if self.read_paused:
+            self.read_paused = False
+            self.transport.resume_reading()
+
+    def send_now(self, messages: Sequence[bytes]) -> bool:
+        """Send texts in one write, unless the client is slow to read or the connection is closing: then nothing is sent."""
+        if not self.writable.is_set() or self.disconnected or self.close_sent or self.conn.state is not OPEN:
+            return False
+        self.transport.write(b"".join([part for message in messages for part in _frames(message)]))
+        return True
+
+    # --- for uvicorn
+
+    def handle_connect(self, event: Any) -> None:
+        super().handle_connect(event)
+        if self.response.status_code == 101:
+            extensions: dict[str, Any] = cast(dict[str, Any], self.scope["extensions"])
+            extensions[EXTENSION] = self
+
+    def data_received(self, data: bytes) -> None:
+        if not self.handshake_initiated:
+            # The request; a client may not send frames before it is answered.
+            super().data_received(data)
+            return
+        partial = self._partial
+        view: bytes | bytearray = data
+        if partial:
+            partial += data
+            view = partial
+        at = self._read_frames(view)
+        if view is partial:
+            del partial[:at]
+        elif at < len(data):
+            partial += data[at:]
 
     async def send(self, message: Any) -> None:
         """See ASGI's ``send``."""
-        text = message.get("text")
-        if text is not None and len(text) > FRAGMENT_BYTES:
-            await self._send_in_fragments(text.encode())
+        text = message.get("text") if message["type"] == "websocket.send" else None
+        if text is not None and self.handshake_complete and self.initial_response is None:
+            await self.writable.wait()
+            if not self.send_now((text.encode(),)):
+                raise ClientDisconnected
             return
         await super().send(message)
         if message["type"] == "websocket.close":
             # uvicorn only closes, which waits for a client to take everything that was written.
             self.loop.call_later(ABORT_S, self.transport.abort)
 
+    def send_receive_event_to_app(self) -> None:
+        """Called by uvicorn's way, which the application is spared where it can be."""
+        if self._receiver is None or self.close_sent:
+            super().send_receive_event_to_app()
+            return
+        data = b"".join(self.frames)
+        self.frames = []
+        if self.curr_msg_data_type == "bytes":
+            self._receiver(data)
+            return
+        try:
+            text = data.decode()
+        except UnicodeDecodeError:
+            self.conn.send_close(1007)
+            self.handle_parser_exception()
+            return
+        self._receiver(text)
+
     def keepalive_timeout(self) -> None:
         """The client has answered no ping: nobody is there to wait for."""
         super().keepalive_timeout()
         self.transport.abort()
 
-    async def _send_in_fragments(self, data: bytes) -> None:
-        await self.writable.wait()
-        if self.disconnected or self.close_sent:
-            raise ClientDisconnected
-        try:
-            for at in range(0, len(data), FRAGMENT_BYTES):
-                send = self.conn.send_continuation if at else self.conn.send_text
-                send(data[at : at + FRAGMENT_BYTES], at + FRAGMENT_BYTES >= len(data))
-                self.transport.write(b"".join(self.conn.data_to_send()))
-        except InvalidState:
-            raise ClientDisconnected from None
+    def _read_frames(self, data: bytes | bytearray) -> int:
+        """Take the whole frames at the beginning of ``data``; how much that was."""
+        at, end = 0, len(data)
+        largest = self.config.ws_max_size
+        while end - at >= 2:
+            first, length = data[at], data[at + 1] & 0x7F
+            header = at + (6 if data[at + 1] & 0x80 else 2)
+            if length == 126:
+                length, header = int.from_bytes(data[at + 2 : at + 4], "big"), header + 2
+            elif length == 127:
+                length, header = int.from_bytes(data[at + 2 : at + 10], "big"), header + 8
+            stop = header + length
+            if header > end or (stop > end and length <= largest):
+                return at
+            receiver = self._receiver
+            if (
+                first == _FIN | _TEXT
+                and receiver is not None
+                and data[at + 1] & 0x80
+                and length <= largest
+                and not self._fragmented
+                and self.conn.state is OPEN
+            ):
+                try:
+                    text = apply_mask(bytes(data[header:stop]), bytes(data[header - 4 : header])).decode()
+                except UnicodeDecodeError:
+                    pass
+                else:
+                    at = stop
+                    receiver(text)
+                    continue
+            # One that is too large is refused for its header alone; the parser takes nothing after it.
+            stop = min(stop, end)
+            if not first & _CONTROL:
+                self._fragmented = not first & _FIN
+            super().data_received(bytes(data[at:stop]))
+            at = stop
+        return at
+
+
+def _frames(message: bytes) -> list[bytes]:
+    """The frames of a text message as they are sent, headers and payloads apart."""
+    length = len(message)
+    if length <= FRAGMENT_BYTES:
+        return [_header(_FIN | _TEXT, length), message]
+    parts: list[bytes] = []
+    for at in range(0, length, FRAGMENT_BYTES):
+        part = message[at : at + FRAGMENT_BYTES]
+        parts += (_header((0 if at else _TEXT) | (_FIN if at + FRAGMENT_BYTES >= length else 0), len(part)), part)
+    return parts
+
+
+def _header(first: int, length: int) -> bytes:
+    if length < 126:
+        return bytes((first, length))
+    if length < 65536:
+        return bytes((first, 126)) + length.to_bytes(2, "big")
+    return bytes((first, 127)) + length.to_bytes(8, "big")

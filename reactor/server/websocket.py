@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import logging
 import re
+import time
 from collections import deque
 from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from reactor.engine.eager import start
 from reactor.engine.engine import Engine
 from reactor.engine.live_query import Subscription
 from reactor.engine.runtime import Runtime
+from reactor.engine.snapshot import Pin
 from reactor.engine.store import RequestKey
 from reactor.errors import AuthenticationError, ProtocolError
 from reactor.functions.identity import Caller
@@ -31,8 +33,9 @@ from reactor.protocol.client_messages import (
     Mutation,
     decode_client_message,
 )
-from reactor.protocol.session import Overload, Query, Session
+from reactor.protocol.session import Overload, Query, Round, Session
 from reactor.server.admin import ANONYMOUS, Authenticator
+from reactor.server.uvicorn_socket import EXTENSION, WebSocketProtocol
 
 __all__ = ["ClientVersion", "Connections", "client_version"]
 
@@ -50,6 +53,8 @@ _CLIENT = re.compile(r"(?P<name>.+?)-(?P<version>\d+\.\d+\.\d+.*)\Z")
 GOING_AWAY = (1001, "InternalServerError")
 #: How long a shutdown waits for clients to take their last frames.
 CLOSING_S = 2.0
+#: Connections are served this long, one after another, between two turns of the event loop.
+BREATH_S = 0.005
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +103,8 @@ class Connections:
         self.stopping = False
         self._open: set[_Connection] = set()
         self._work: set[asyncio.Task[None]] = set()  # mutations and actions, which outlive the connection that asked
+        self._due: dict[_Connection, None] = {}  # whose clients may be owed something
+        self._scheduled = False
 
     def __len__(self) -> int:
         return len(self._open)
@@ -120,7 +127,7 @@ class Connections:
             await _refuse(scope, send, error)
             return
         await send({"type": "websocket.accept"})
-        connection = _Connection(self, client, send)
+        connection = _Connection(self, client, send, scope.get("extensions", {}).get(EXTENSION))
         self._open.add(connection)
         try:
             await connection.serve(receive)
@@ -133,6 +140,33 @@ class Connections:
             self._work.add(work)
             work.add_done_callback(self._work.discard)
 
+    def schedule(self, connection: _Connection) -> None:
+        """Have ``connection`` send what its client is owed, together with all others of this turn of the loop."""
+        self._due[connection] = None
+        if not self._scheduled:
+            self._scheduled = True
+            asyncio.get_running_loop().call_soon(self._flush)
+
+    def _flush(self) -> None:
+        """One pass over the connections that are due, at one snapshot."""
+        self._scheduled = False
+        due, self._due = self._due, {}
+        until = time.perf_counter() + BREATH_S
+        try:
+            pin = self.engine.pin()
+        except Exception as error:
+            for connection in due:
+                connection.fail(error)
+            return
+        try:
+            for connection in due:
+                if time.perf_counter() > until:
+                    self.schedule(connection)
+                else:
+                    connection.flush(pin)
+        finally:
+            pin.release()
+
     async def stop(self, grace_s: float) -> None:
         """Accept nothing more, finish what runs for at most ``grace_s`` seconds, then close every connection."""
         self.stopping = True
@@ -142,7 +176,7 @@ class Connections:
             await asyncio.wait(set(self._work), timeout=grace_s)
         for task in list(self._work):
             task.cancel()
-        closing = [connection.finish(*GOING_AWAY) for connection in list(self._open)]
+        closing = [ending for connection in list(self._open) if (ending := connection.finish(*GOING_AWAY)) is not None]
         if closing:
             await asyncio.wait(closing, timeout=min(grace_s, CLOSING_S))
 
@@ -179,44 +213,60 @@ class _Watch:
     def invalidated(self, subscription: Subscription[Any]) -> None:
         connection = self._connection
         connection.session.invalidated(self._query)
-        connection.wake.set()
+        connection.wake()
+
+
+@dataclass(slots=True)
+class _Waiting:
+    """A round some of whose queries suspend. Holds ``pin``."""
+
+    round: Round[Outcome]
+    results: list[tuple[Query[Outcome], Outcome | asyncio.Future[Outcome]]]
+    pin: Pin
 
 
 class _Connection:
-    """One connection: a reader, which is the ASGI call, and a writer task."""
+    """One connection. Nothing of it runs between events but, where something must be waited for, one task that sends.
 
-    def __init__(self, connections: Connections, client: ClientVersion | None, send: Send) -> None:
+    Args:
+        direct: the socket, where the server has the extension.
+    """
+
+    def __init__(self, connections: Connections, client: ClientVersion | None, send: Send, direct: WebSocketProtocol | None) -> None:
         self._all = connections
         self._client = client
         self._send = send
+        self._direct = direct
         self._session_id: str | None = None
         self._caller = Caller(origin="sync", request_id=connections.runtime.random_bytes(8).hex())
         self._mutations: deque[tuple[Mutation, Caller]] = deque()
         self._mutating = False
         self._accepting = True
+        self._ended = False
         self._closing: _Closed | None = None
         self._deadline = asyncio.timeout(None)  # set once it is to be closed
-        self._writer: asyncio.Task[None] | None = None
+        self._sending: asyncio.Task[None] | None = None
+        self._woken: asyncio.Future[None] | None = None  # resolved by ``wake`` while a round waits
         self._sent_at = connections.runtime.monotonic_s()
         self._ping_due = False
         self.session: Session[Outcome] = Session(connections.limits)
-        self.wake = asyncio.Event()
 
     async def serve(self, receive: Receive) -> None:
         """Read until the client goes or is closed."""
-        self._writer = asyncio.create_task(self._write(), name="reactor-websocket-writer")
         self._timer = asyncio.get_running_loop().call_later(self._all.limits.ping_after_s, self._tick)
         try:
             async with self._deadline:
+                if self._direct is not None:
+                    self._direct.deliver_to(self._receive)
                 while True:
                     event = await receive()
                     if event["type"] == "websocket.disconnect":
                         return
-                    if self._closing is None and self._accepting:
-                        self._receive(event.get("text") or event.get("bytes") or "")
+                    self._receive(event.get("text") or event.get("bytes") or "")
         except TimeoutError:
             pass  # it does not take its last frames
         finally:
+            self._ended = True
             self._timer.cancel()
             self._mutations.clear()
             self._closing = self._closing or _Closed(1000, "")
@@ -225,21 +275,27 @@ class _Connection:
                 if query.subscription is not None:
                     query.subscription.close()
             self.session.queries.clear()
-            self._writer.cancel()
+            if self._sending is not None:
+                self._sending.cancel()
 
     def accept_nothing(self) -> None:
         """Ignore what the client sends from now on: it sends it again to whoever serves it next."""
         self._accepting = False
 
-    def finish(self, code: int, reason: str) -> asyncio.Task[None]:
+    def finish(self, code: int, reason: str) -> asyncio.Task[None] | None:
         """Close after what is owed was sent."""
+        if self._ended:
+            return None
         self._close(_Closed(code, reason))
-        assert self._writer is not None
-        return self._writer
+        if self._sending is None:
+            self._sending = asyncio.ensure_future(self._send_all(self._responses(), None))
+        return self._sending
 
     # --- reading
 
     def _receive(self, frame: str | bytes) -> None:
+        if self._ended or self._closing is not None or not self._accepting:
+            return
         try:
             self._take(decode_client_message(frame))
         except ProtocolError as error:
@@ -248,7 +304,10 @@ class _Connection:
             self._close(_Closed(1013, str(overload)))
         except _Closed as closed:
             self._close(closed)
-        self.wake.set()
+        except Exception as error:
+            self.fail(error)
+        if self.session.wants_round:
+            self.wake()
 
     def _take(self, message: ClientMessage) -> None:
         if isinstance(message, Mutation):
@@ -266,7 +325,8 @@ class _Connection:
                 self._subscribe(query)
         elif isinstance(message, Action):
             self.session.begin_action()
-            self._all.keep(start(self._act(message, self._caller)))
+            # A task from its first step on: what reaches the outside world may ask for the one it runs in.
+            self._all.keep(asyncio.ensure_future(self._act(message, self._caller)))
         elif isinstance(message, Connect):
             self._connect(message)
         elif isinstance(message, Authenticate):
@@ -322,7 +382,7 @@ class _Connection:
                     nonlocal answered
                     answered = True
                     self.session.answer_mutation(message.request_id, outcome, outcome.ts)
-                    self.wake.set()
+                    self.wake()
 
                 outcome = await self._all.runner.mutation(
                     message.path, message.args, self._named(caller, message.request_id), request=request, on_durable=durable
@@ -335,7 +395,7 @@ class _Connection:
     async def _act(self, message: Action, caller: Caller) -> None:
         outcome = await self._all.runner.action(message.path, message.args, self._named(caller, message.request_id))
         self.session.answer_action(message.request_id, outcome)
-        self.wake.set()
+        self.wake()
 
     def _named(self, caller: Caller, request_id: int) -> Caller:
         """The caller with the request's own id, which the client can compute too."""
@@ -344,65 +404,109 @@ class _Connection:
 
     # --- writing
 
-    async def _write(self) -> None:
-        """Send what the client is owed, whenever it takes it; close when told to."""
-        try:
-            while True:
-                await self.wake.wait()
-                self.wake.clear()
-                await self._send_responses()
-                if self._closing is not None:
-                    break
-                if self.session.wants_round:
-                    await self._round()
-                elif self._ping_due:
-                    await self._frame(wire.PING)
-                self._ping_due = False
-            await self._end(self._closing)
-        except OSError:
-            pass  # the client is gone, which the reader is told too: it ends the connection
-        except Exception:
-            # A bug of ours: the client reconnects to a fresh state.
-            if self._closing is None:
-                _log.exception("a connection failed")
-                await self._end(_Closed(1011, "InternalServerError"))
+    def wake(self) -> None:
+        """The client may be owed something: see to it after this turn of the loop."""
+        if self._sending is None:
+            self._all.schedule(self)
+        elif self._woken is not None and not self._woken.done():
+            self._woken.set_result(None)
 
-    async def _round(self) -> None:
-        """One transition: every dirty query's result at one snapshot."""
-        session, engine = self.session, self._all.engine
-        pin = engine.pin()
+    def flush(self, pin: Pin) -> None:
+        """Send what the client is owed, as of ``pin``; what has to wait is left to a task."""
+        if self._sending is not None or self._ended:
+            return
         try:
+            frames, waiting = self._owed(pin)
+        except Exception as error:
+            self.fail(error)
+            return
+        if waiting is None and self._closing is None:
+            if not frames:
+                return
+            if self._direct is not None and self._direct.send_now(frames):
+                self._sent_at = self._all.runtime.monotonic_s()
+                return
+        self._sending = asyncio.ensure_future(self._send_all(frames, waiting))
+
+    def fail(self, error: Exception) -> None:
+        """A bug of ours: the client reconnects to a fresh state."""
+        if self._closing is None and not self._ended:
+            _log.error("a connection failed", exc_info=error)
+            self._close(_Closed(1011, "InternalServerError"))
+
+    def _owed(self, pin: Pin) -> tuple[list[bytes], _Waiting | None]:
+        """The frames that the client is owed as of ``pin``, or those that go before a round that has to wait."""
+        session = self.session
+        # A response whose commit this snapshot shows was queued before the snapshot was taken: it goes first.
+        frames = self._responses()
+        if self._closing is not None:
+            return frames, None
+        if session.wants_round:
             round = session.begin_round()
             results = [(query, query.subscription.at(pin)) for query in round.queries]
-            running = {result for _, result in results if isinstance(result, asyncio.Future)}
-            while running and self._closing is None:
-                running = await self._wait_for(running)
-            if self._closing is not None:
-                self.wake.set()
-                return
-            settled = [(query, result.result() if isinstance(result, asyncio.Future) else result) for query, result in results]
-            # A response whose commit this snapshot shows was queued before the snapshot was taken: it goes first.
-            frames = self._responses()
-            frames += self._transition(session.end_round(round, pin.ts, settled, server_ns=self._all.runtime.now_ns()))
-        finally:
-            # Before anything is sent: for a client that does not read, sending waits without an end.
-            pin.release()
-        for frame in frames:
-            await self._frame(frame)
-        if session.wants_round:
-            self.wake.set()
+            for _, result in results:
+                if isinstance(result, asyncio.Future):
+                    return frames, _Waiting(round, results, pin.retain())
+            frames += self._end_round(round, pin, results)
+        elif self._ping_due and not frames:
+            frames.append(wire.PING)
+        self._ping_due = False
+        return frames, None
 
-    async def _wait_for(self, running: set[asyncio.Future[Any]]) -> set[asyncio.Future[Any]]:
-        """Wait for queries that suspend; what is owed besides does not wait for them. The ones that still run."""
-        woken = asyncio.ensure_future(self.wake.wait())
+    async def _send_all(self, frames: list[bytes], waiting: _Waiting | None) -> None:
+        """Send ``frames``, then whatever is owed until nothing is; close when told to."""
         try:
-            _, pending = await asyncio.wait({*running, woken}, return_when=asyncio.FIRST_COMPLETED)
+            while True:
+                for frame in frames:
+                    await self._frame(frame)
+                if waiting is not None:
+                    round, waiting = waiting, None
+                    frames = await self._settle(round)
+                    continue
+                if self._closing is not None:
+                    self._ended = True
+                    await self._end(self._closing)
+                    return
+                if not self.session.wants_round and not self.session.responses and not self._ping_due:
+                    return
+                pin = self._all.engine.pin()
+                try:
+                    frames, waiting = self._owed(pin)
+                finally:
+                    # Before anything is sent: for a client that does not read, sending waits without an end.
+                    pin.release()
+        except OSError:
+            pass  # the client is gone, which the reader is told too: it ends the connection
+        except Exception as error:
+            if not self._ended:
+                _log.error("a connection failed", exc_info=error)
+                self._ended = True
+                await self._end(_Closed(1011, "InternalServerError"))
         finally:
-            woken.cancel()
-        if woken.done():
-            self.wake.clear()
-            await self._send_responses()
-        return pending - {woken}
+            self._sending = None
+            if waiting is not None:
+                waiting.pin.release()
+
+    async def _settle(self, waiting: _Waiting) -> list[bytes]:
+        """Wait for queries that suspend; responses do not wait for them. The round's frames, none when it is to be closed."""
+        try:
+            running: set[asyncio.Future[Any]] = {result for _, result in waiting.results if isinstance(result, asyncio.Future)}
+            while running and self._closing is None:
+                self._woken = asyncio.get_running_loop().create_future()
+                await asyncio.wait({*running, self._woken}, return_when=asyncio.FIRST_COMPLETED)
+                running = {result for result in running if not result.done()}
+                while self.session.responses:
+                    await self._frame(self.session.take_response())
+            if self._closing is not None:
+                return self._responses()
+            settled = [(query, result.result() if isinstance(result, asyncio.Future) else result) for query, result in waiting.results]
+            return self._responses() + self._end_round(waiting.round, waiting.pin, settled)
+        finally:
+            self._woken = None
+            waiting.pin.release()
+
+    def _end_round(self, round: Round[Outcome], pin: Pin, results: list[tuple[Query[Outcome], Any]]) -> list[bytes]:
+        return self._transition(self.session.end_round(round, pin.ts, results, server_ns=self._all.runtime.now_ns()))
 
     def _transition(self, frame: bytes) -> list[bytes]:
         size = self._all.limits.sent_frame_size_bytes
@@ -413,10 +517,6 @@ class _Connection:
     def _responses(self) -> list[bytes]:
         responses = self.session.responses
         return [self.session.take_response() for _ in range(len(responses))] if responses else []
-
-    async def _send_responses(self) -> None:
-        while self.session.responses:
-            await self._frame(self.session.take_response())
 
     async def _frame(self, frame: bytes) -> None:
         # Waits while the socket's buffer is full: that is what makes a slow reader skip states instead of piling them up.
@@ -432,13 +532,13 @@ class _Connection:
         if self._closing is None:
             self._closing = closing
             self._deadline.reschedule(asyncio.get_running_loop().time() + self._all.limits.close_timeout_s)
-        self.wake.set()
+        self.wake()
 
     def _tick(self) -> None:
         """Every few seconds: is a ping due?"""
         silent_s = self._all.runtime.monotonic_s() - self._sent_at
         if silent_s >= self._all.limits.ping_after_s:
             self._ping_due = True
-            self.wake.set()
+            self.wake()
             silent_s = 0.0
         self._timer = asyncio.get_running_loop().call_later(self._all.limits.ping_after_s - silent_s, self._tick)

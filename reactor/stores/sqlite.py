@@ -74,6 +74,8 @@ class SqliteStore:
         secret: 32 bytes drawn with it, to authenticate what is handed to clients to be given back.
     """
 
+    exclusive = True  # the file is locked for as long as it is open
+
     def __init__(self, file: DatabaseFile, folder: TemporaryDirectory[str] | None = None) -> None:
         self.path = file.path
         self.instance_name: str

@@ -95,6 +95,13 @@ class SqliteSnapshot:
         ts, result, lines = found
         return RequestRecord(ts, result.encode(), tuple(json.loads(lines)) if lines != "[]" else ())
 
+    async def newest_request(self, session: str) -> int:
+        try:
+            newest: int | None = self._execute("SELECT max(request) FROM _reactor_requests WHERE session = ?", (session,)).get
+        except apsw.Error as error:
+            raise self._failed(error) from error
+        return -1 if newest is None else newest
+
     def release(self) -> None:
         reader = self._reader
         if reader is not None:

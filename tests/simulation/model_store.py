@@ -67,6 +67,10 @@ class ModelSnapshot:
         await self._store.suspend()
         return self._requests.get(key)
 
+    async def newest_request(self, session: str) -> int:
+        await self._store.suspend()
+        return max((key.request for key in self._requests if key.session == session), default=-1)
+
     def release(self) -> None:
         self.released = True
 
@@ -110,8 +114,9 @@ class ModelHead:
 class ModelStore:
     """One node's connection to the database."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, *, exclusive: bool = False) -> None:
         self.database = database
+        self.exclusive = exclusive
         self.failures = 0  # how many of the next writes fail
 
     async def suspend(self, most: int = 3) -> None:

@@ -93,7 +93,7 @@ class Simulation:
         self.rng = random.Random(self.seed)
         self.catalog = catalog()
         self.database = Database(self.seed)
-        self.stores = [ModelStore(self.database) for _ in range(self.nodes)]
+        self.stores = [ModelStore(self.database, exclusive=self.nodes == 1) for _ in range(self.nodes)]
         # Half of them with a row cache that always overflows.
         limits = Limits(mutation_attempts=12, row_cache_bytes=(6000 if self.seed % 2 else 1 << 20))
         self.engines = [Engine(store, self.catalog, ScriptedRuntime(self.rng), limits) for store in self.stores]
