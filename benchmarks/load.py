@@ -10,7 +10,6 @@ import itertools
 import json
 import multiprocessing
 import random
-import socket
 import time
 import uuid
 from bisect import bisect_left
@@ -23,7 +22,7 @@ from typing import Literal, cast
 
 import uvloop
 
-__all__ = ["Load", "Result", "Transport", "free_port", "run", "zipf"]
+__all__ = ["Load", "Result", "Transport", "run", "zipf"]
 
 Transport = Literal["websocket", "http"]
 
@@ -58,13 +57,6 @@ class Result:
     p95_ms: float
     p99_ms: float
     failed: int
-
-
-def free_port() -> int:
-    """A port that nothing listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def zipf(count: int, skew: float, rng: random.Random) -> Callable[[], int]:
