@@ -5,6 +5,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 PAGE := examples/chat
 NODE_FOLDERS := $(PAGE) tests/clients
+# Apart, for it may have to compile: only the benchmarks need it.
+PEERS := benchmarks/peers
 CHECKED := reactor app_functions schema.py benchmarks
 PUBLIC := reactor/__init__.py reactor/testing.py reactor/client tests/types/good.py app_functions schema.py
 
@@ -14,6 +16,7 @@ help:
 	@echo "make dev      install what is needed, build the chat page and serve it with the app in this folder"
 	@echo "make test     checks and all tests (what CI runs)"
 	@echo "make check    lint and types only"
+	@echo "make benchmark-NAME [ARGS=...]   measure; the names are in docs/benchmarks.md"
 	@echo "make format   let ruff format and sort"
 	@echo "make clean    remove everything that was made, databases excepted"
 
@@ -37,7 +40,7 @@ $(PAGE)/dist/index.html: $(PAGE)/node_modules/.installed $(PAGE)/build.mjs $(wil
 dev: install web
 	$(BIN)/reactor dev --static $(PAGE)/dist $(ARGS)
 
-test: check web chromium
+test: check web chromium $(PEERS)/node_modules/.installed
 	$(BIN)/pytest --numprocesses 2 --dist loadfile $(ARGS)
 
 check: install
@@ -47,6 +50,10 @@ check: install
 	$(BIN)/basedpyright $(PUBLIC)
 	$(BIN)/lint-imports
 	cd $(PAGE) && npm run --silent check
+
+# Figures that mean something need a machine that does nothing else.
+benchmark-%: install $(PEERS)/node_modules/.installed
+	$(BIN)/python benchmarks/$*.py $(ARGS)
 
 format: $(VENV)/.installed
 	$(BIN)/ruff check --fix
@@ -64,6 +71,6 @@ chromium:
 	fi
 
 clean:
-	rm -rf $(VENV) $(NODE_FOLDERS:%=%/node_modules) $(PAGE)/dist *.egg-info
-	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(NODE_FOLDERS:%=%/node_modules) $(PEERS)/node_modules $(PAGE)/dist *.egg-info
+	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .benchmarks
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

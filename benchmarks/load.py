@@ -1,6 +1,8 @@
-"""A lean generator of load, in a process of its own: it spends little, so that it is the server that ends a measurement.
+"""Generators of load, each in a process of its own. Each connection has one request outstanding.
 
-Each connection has one request outstanding. Requests are prepared before the clock starts; of an answer only its end is looked for.
+The lean one spends little, so that it is the server that ends a measurement: requests are prepared before the clock starts, and
+of an answer only its end is looked for. The other one is a Node program (peers/load.mjs) that uses what programs use: Node's own
+fetch, and the official client over WebSocket.
 """
 
 from __future__ import annotations
@@ -8,23 +10,27 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
-import multiprocessing
 import random
+import subprocess
+import sys
 import time
 import uuid
 from bisect import bisect_left
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
-from multiprocessing.connection import Connection
-from statistics import quantiles
+from pathlib import Path
 from typing import Literal, cast
 
 import uvloop
 
-__all__ = ["Load", "Result", "Transport", "run", "zipf"]
+__all__ = ["PEERS", "Generator", "Load", "Result", "Transport", "run", "zipf"]
 
+Generator = Literal["lean", "Node"]
 Transport = Literal["websocket", "http"]
+
+PEERS = Path(__file__).resolve().parent / "peers"
+REQUESTS = 2000  # prepared for each connection, then sent over again
 
 
 @dataclass(frozen=True)
@@ -38,6 +44,7 @@ class Load:
     """
 
     port: int
+    generator: Generator
     transport: Transport
     connections: int
     accounts: int
@@ -50,9 +57,14 @@ class Load:
 
 @dataclass(frozen=True)
 class Result:
-    """What came of it. Latencies in ms, from sending a request to reading its answer."""
+    """What came of it. Latencies in ms, from sending a request to reading its answer.
+
+    Attributes:
+        client_cpu_us: that the generator spent on a request.
+    """
 
     per_second: float
+    client_cpu_us: float
     p50_ms: float
     p95_ms: float
     p99_ms: float
@@ -143,29 +155,34 @@ def frame(payload: bytes) -> bytes:
     return b"\x81\xfe" + size.to_bytes(2, "big") + b"\0\0\0\0" + payload
 
 
-def _requests(load: Load, connection: int) -> list[bytes]:
-    rng = random.Random(load.seed * 1000 + connection)  # noqa: S311 - repeatable on purpose
+def _pairs(load: Load) -> list[list[tuple[int, int]]]:
+    """The two accounts of each transfer, for each connection: the same ones from each generator."""
+    rng = random.Random(load.seed)  # noqa: S311 - repeatable on purpose
     draw = zipf(load.accounts, load.skew, rng)
-    made = []
-    for _ in range(2000):
+
+    def pair() -> tuple[int, int]:
         source, target = draw(), draw()
         while target == source:
             target = rng.randrange(load.accounts)
-        args = f'{{"source":{source}.0,"target":{target}.0,"amount":1.0}}'
-        if load.transport == "http":
-            body = f'{{"path":"{load.path}","args":{args},"format":"json"}}'
-            head = f"POST /api/mutation HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
-            made.append((head + body).encode())
-        else:
-            made.append(f'{{"type":"Mutation","requestId":%d,"udfPath":"{load.path}","args":[{args}]}}'.encode())
-    return made
+        return source, target
+
+    return [[pair() for _ in range(REQUESTS)] for _ in range(load.connections)]
 
 
-async def _drive(load: Load, ready: Connection) -> Result:
+def _request(load: Load, source: int, target: int) -> bytes:
+    args = f'{{"source":{source}.0,"target":{target}.0,"amount":1.0}}'
+    if load.transport == "websocket":
+        return f'{{"type":"Mutation","requestId":%d,"udfPath":"{load.path}","args":[{args}]}}'.encode()
+    body = f'{{"path":"{load.path}","args":{args},"format":"json"}}'
+    head = f"POST /api/mutation HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    return (head + body).encode()
+
+
+async def _drive(load: Load, pairs: list[list[tuple[int, int]]]) -> Result:
     loop = asyncio.get_running_loop()
     latencies: list[float] = []
     counter = [0]
-    prepared = [_requests(load, number) for number in range(load.connections)]
+    prepared = [[_request(load, *pair) for pair in each] for each in pairs]
     clients = []
     for requests in prepared:
         make = partial(_Client, load, requests, latencies, counter)
@@ -175,23 +192,25 @@ async def _drive(load: Load, ready: Connection) -> Result:
     for client in clients:
         client.start()
     await asyncio.sleep(load.warmup_s)
-    ready.send("measuring")
+    _say("measuring")
     latencies.clear()
     counter[0] = 0
-    began = time.perf_counter()
+    began, cpu = time.perf_counter(), time.process_time()
     await asyncio.sleep(load.seconds)
-    took = time.perf_counter() - began
+    took, cpu = time.perf_counter() - began, time.process_time() - cpu
     measured = sorted(latencies)
-    ready.send("measured")
+    _say("measured")
     for client in clients:
         client.running = False
         client.transport.close()
-    cuts = quantiles(measured, n=100)
-    return Result(len(measured) / took, cuts[49] * 1000, cuts[94] * 1000, cuts[98] * 1000, counter[0])
+    if not measured:
+        raise RuntimeError("no request was answered")
+    p50, p95, p99 = (measured[int(len(measured) * share)] * 1000 for share in (0.5, 0.95, 0.99))
+    return Result(len(measured) / took, cpu / len(measured) * 1e6, p50, p95, p99, counter[0])
 
 
-def _process(load: Load, ready: Connection) -> None:
-    ready.send(uvloop.run(_drive(load, ready)))
+def _say(what: object) -> None:
+    print(json.dumps(what), flush=True)
 
 
 def run(load: Load, cpu_seconds: Callable[[], float]) -> tuple[Result, float]:
@@ -202,15 +221,26 @@ def run(load: Load, cpu_seconds: Callable[[], float]) -> tuple[Result, float]:
 
     Returns:
         What came of it, and the server's CPU per answered request in µs.
+
+    Raises:
+        RuntimeError: when the generator broke; it has printed why.
     """
-    here, there = multiprocessing.Pipe()
-    process = multiprocessing.get_context("spawn").Process(target=_process, args=(load, there))
-    process.start()
-    there.close()  # so that the end of the process ends the wait for it
-    assert here.recv() == "measuring"
-    before = cpu_seconds()
-    assert here.recv() == "measured"
-    spent = cpu_seconds() - before
-    result: Result = here.recv()
-    process.join()
-    return result, spent / max(1.0, result.per_second * load.seconds) * 1e6
+    command = ["node", str(PEERS / "load.mjs")] if load.generator == "Node" else [sys.executable, __file__]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:  # noqa: S603 - our own
+        assert process.stdin is not None and process.stdout is not None
+        process.stdin.write(json.dumps({"load": asdict(load), "pairs": _pairs(load)}).encode())
+        process.stdin.close()
+        process.stdout.readline()  # measuring
+        before = cpu_seconds()
+        process.stdout.readline()  # measured
+        spent = cpu_seconds() - before
+        last = process.stdout.readline()
+        if not last:
+            raise RuntimeError(f"the generator ended early: {load}")
+    result = Result(**json.loads(last))
+    return result, spent / (result.per_second * load.seconds) * 1e6
+
+
+if __name__ == "__main__":
+    _settings = json.load(sys.stdin)
+    _say(asdict(uvloop.run(_drive(Load(**_settings["load"]), _settings["pairs"]))))

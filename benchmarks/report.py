@@ -180,7 +180,7 @@ class Report:
         self.columns = columns
         self.rows: list[dict[str, Any]] = []
         self.targets: list[Target] = []
-        self.machine = machine()
+        self.machine = machine()  # a benchmark may add what else its figures depend on
 
     def head(self) -> None:
         """Print the machine and the titles of the columns."""

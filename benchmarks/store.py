@@ -1,6 +1,6 @@
 """What a commit and a read cost on the SQLite store, beside the same SQL run by apsw alone on the same disk.
 
-    .venv/bin/python benchmarks/store.py [--seconds 16] [--documents 20000] [--folder .]
+    make benchmark-store [ARGS="--seconds 16 --documents 20000 --folder ."]
 
 The bound has nothing to decide and nobody to wait for: one thread, rows ready to be bound, the store's own statements and
 settings. What the store takes beyond it is what it costs to keep the event loop free, to read at a pinned commit, and to

@@ -56,6 +56,14 @@ def test_the_tutorials_app_passes_the_test_that_it_ends_with(tmp_path: Path) -> 
     assert "3 passed" in command(app, sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider")
 
 
+def test_the_benchmarks_that_are_named_can_be_run_so() -> None:
+    commands = re.findall(r'make benchmark-(\w+)(?: ARGS="([^"]*)")?', (ROOT / "docs" / "benchmarks.md").read_text())
+    assert {name for name, _ in commands} >= {"transfer", "store"}
+    for name, options in commands:
+        told = command(ROOT, sys.executable, str(ROOT / "benchmarks" / f"{name}.py"), "--help")
+        assert set(re.findall(r"--[a-z]+", options)) <= set(re.findall(r"--[a-z]+", told))
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text()):
