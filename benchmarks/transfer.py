@@ -157,9 +157,9 @@ class Benchmark:
         """
         fill(server, self.accounts)
         self.measure(name, server, these)
-        kept = total(server)
-        if kept != self.accounts * BALANCE:
-            raise SystemExit(f"{name}: there are {kept} after {self.accounts * BALANCE} were paid in: its figures do not count.")
+        kept, paid = total(server), self.accounts * BALANCE
+        if kept != paid:
+            raise SystemExit(f"{name}: there are {kept:,.0f} after {paid:,} were paid in: its figures do not count.")
 
     def figure(self, name: str, server: str, generator: Generator, transport: Transport, clients: int, zipf: float = 0.0) -> float:
         case = Case(generator, transport, clients, zipf)._asdict()

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from tests.support.benchmarks import run_benchmark
+from tests.support.server import ROOT
 
 
 def test_transfer_measures_each_server_and_finds_its_money_kept(tmp_path: Path) -> None:
@@ -24,3 +28,32 @@ def test_transfer_measures_each_server_and_finds_its_money_kept(tmp_path: Path) 
     assert made["machine"]["Node, Postgres"].items() >= {"fsync": "on", "synchronous_commit": "on"}.items()
     assert len({target["name"] for target in made["targets"]}) == 20
     assert (tmp_path / "plot.svg").read_text().startswith("<svg")
+
+
+@pytest.fixture
+def importable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+
+
+@pytest.mark.usefixtures("importable")
+def test_figures_of_a_server_that_made_money_do_not_count(tmp_path: Path) -> None:
+    from transfer import Benchmark, fill, node_sqlite
+
+    with node_sqlite(tmp_path) as server:
+        fill(server, 10)
+        with pytest.raises(SystemExit, match=r"Node, SQLite: there are 20,000,000 after 10,000,000 were paid in"):
+            Benchmark(seconds=0.1, accounts=10).measure_bank("Node, SQLite", server, [])
+
+
+@pytest.mark.usefixtures("importable")
+@pytest.mark.parametrize("generator", ["Node", "lean"])
+def test_a_refused_transfer_is_counted_as_failed(tmp_path: Path, generator: Any) -> None:
+    from load import Load, run
+    from transfer import fill, node_sqlite
+
+    with node_sqlite(tmp_path) as server:
+        fill(server, 10)
+        for accounts, some_fail in ((10, False), (20, True)):
+            load = Load(server.port, generator, "http", 2, accounts, skew=0, seconds=0.2, warmup_s=0.1)
+            result, _ = run(load, server.cpu_seconds)
+            assert (result.failed > 0) == some_fail
