@@ -130,6 +130,7 @@ def machine() -> dict[str, Any]:
     node = subprocess.run(["node", "--version"], capture_output=True, text=True, check=True).stdout.strip()  # noqa: S607
     return {
         "cores": len(psutil.Process().cpu_affinity() or ()) if sys.platform == "linux" else os.cpu_count(),
+        "load_average": round(os.getloadavg()[0], 2),  # of the minute before: above 0 somebody else takes part
         "memory_gb": round(psutil.virtual_memory().total / 1e9, 1),
         "system": platform.platform(),
         "processor": platform.machine(),

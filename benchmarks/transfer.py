@@ -34,7 +34,7 @@ HERE = Path(__file__).resolve().parent
 BALANCE = 1_000_000
 FILLED_AT_ONCE = 4000
 COLUMNS = (
-    Column("server", "server", "<16"),
+    Column("server", "server", "<17"),
     Column("generator", "generator", "<10"),
     Column("transport", "transport", "<10"),
     Column("clients", "clients", ">8"),
