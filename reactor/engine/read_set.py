@@ -11,7 +11,6 @@ from typing import TypeVar
 
 from reactor.engine.store import Write
 from reactor.schema.catalog import IndexDef, Table
-from reactor.values.interval import Interval
 
 __all__ = ["ReadSet", "Span", "touched"]
 
@@ -33,9 +32,8 @@ class ReadSet:
     def __init__(self) -> None:
         self.spans: dict[str, dict[bytes, list[Span]]] = {}
 
-    def add(self, index: IndexDef, interval: Interval) -> Span:
-        """Note that ``interval`` of ``index`` was read. The returned span may be widened within the interval's prefix."""
-        lo, hi, prefix = interval
+    def add(self, index: IndexDef, lo: bytes, hi: bytes, prefix: bytes) -> Span:
+        """Note that ``[lo, hi)`` of ``index`` was read, all of it under ``prefix``. The span may be widened within that."""
         span = [lo, hi]
         by_prefix = self.spans.get(index.ref)
         if by_prefix is None:

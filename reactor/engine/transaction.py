@@ -129,11 +129,30 @@ class Transaction:
                 if row is not None:
                     base.cache.put(row, base.upto)
         if row is not None:
-            self._count_rows((row,))
+            self._count_row(row)
         return row
 
-    def known(self, index: IndexDef, interval: Interval, n: int, reverse: bool) -> tuple[list[Row], bool] | None:
-        """The first ``n`` rows of ``interval`` and whether those are all, if no statement is needed to tell; else None.
+    def known_row(self, table: Table, id: str) -> Row | None:
+        """The document, if it exists and no statement is needed to tell. It reads as ``get`` would, or not at all.
+
+        Raises:
+            LimitExceeded: too many index ranges, documents or bytes read.
+        """
+        own = self._own
+        if own is not EMPTY and own.find(id, 0, self._position) is not None:
+            return None
+        base = self.base
+        row = base.cache.row(id, base.upto)
+        if row is None:
+            return None
+        self.check_open()
+        self._count_range()
+        self.read_set.add_id(table.by_id, id)
+        self._count_row(row)
+        return row
+
+    def known(self, index: IndexDef, interval: Interval, n: int, reverse: bool) -> list[Row] | None:
+        """The first ``n`` rows of ``interval``, if no statement is needed to tell; else None.
 
         It reads as ``scan`` would: counts, and joins the read set, alike.
 
@@ -142,7 +161,7 @@ class Transaction:
         """
         lo, hi, prefix = interval
         base = self.base
-        if lo != prefix or (self._own and self._own.touches(index.table)):
+        if lo != prefix or (self._own is not EMPTY and self._own.touches(index.table)):
             return None
         point = base.cache.point(index, prefix, hi, base.upto)
         if point is None:
@@ -150,17 +169,17 @@ class Transaction:
         rows, keys = point
         self.check_open()
         self._count_range()
-        exhausted = len(rows) < n
-        if not exhausted:
+        if len(rows) >= n:
             if reverse:
                 rows, lo = rows[-n:], keys[-n]
             else:
                 rows, hi = rows[:n], keys[n - 1] + b"\x00"
         if reverse:
             rows.reverse()
-        self.read_set.add(index, Interval(lo, hi, prefix))
-        self._count_rows(rows)
-        return rows, exhausted
+        self.read_set.add(index, lo, hi, prefix)
+        for row in rows:
+            self._count_row(row)
+        return rows
 
     def version(self, row: Row) -> Row:
         """``row``, or an equal one of which more has been computed."""
@@ -314,23 +333,34 @@ class Transaction:
                 code="TooManyReads",
             )
 
+    def _count_row(self, row: Row) -> None:
+        usage, limits = self.usage, self._limits
+        usage.documents_read += 1
+        usage.bytes_read += len(row.json)
+        if usage.documents_read > limits.documents_read or usage.bytes_read > limits.bytes_read:
+            self._read_too_much()
+
     def _count_rows(self, rows: Sequence[Row]) -> None:
         usage, limits = self.usage, self._limits
         usage.documents_read += len(rows)
         for row in rows:
             usage.bytes_read += len(row.json)
+        if usage.documents_read > limits.documents_read or usage.bytes_read > limits.bytes_read:
+            self._read_too_much()
+
+    def _read_too_much(self) -> None:
+        usage, limits = self.usage, self._limits
         if usage.documents_read > limits.documents_read:
             raise LimitExceeded(
                 f"A function reads at most {limits.documents_read} documents, those that a filter rejects included. "
                 "Use an index, take(n) or pagination.",
                 code="TooManyDocumentsRead",
             )
-        if usage.bytes_read > limits.bytes_read:
-            raise LimitExceeded(
-                f"A function reads at most {limits.bytes_read} bytes of documents, this one came to {usage.bytes_read}. "
-                "Use an index, take(n) or pagination.",
-                code="TooManyBytesRead",
-            )
+        raise LimitExceeded(
+            f"A function reads at most {limits.bytes_read} bytes of documents, this one came to {usage.bytes_read}. "
+            "Use an index, take(n) or pagination.",
+            code="TooManyBytesRead",
+        )
 
 
 class Scan:
@@ -398,7 +428,7 @@ class Scan:
                 return None
         row = self._ahead.pop()
         self._advance([row], exhausted=False)
-        tx._count_rows((row,))
+        tx._count_row(row)
         return row
 
     async def rest(self) -> list[Row]:
@@ -435,7 +465,7 @@ class Scan:
             seen_to = self._hi if exhausted else rows[-1].key + b"\x00"
             self._lo = seen_to
         if self._span is None:
-            self._span = self._tx.read_set.add(self._index, Interval(seen_from, seen_to, self._prefix))
+            self._span = self._tx.read_set.add(self._index, seen_from, seen_to, self._prefix)
         elif self._reverse:
             self._span[0] = seen_from
         else:

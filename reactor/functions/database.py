@@ -85,7 +85,7 @@ class Reader:
             return None
         if self.nested is not None:
             await self.turn()
-        row = await self._tx.get(table, id)
+        row = self._tx.known_row(table, id) or await self._tx.get(table, id)
         return None if row is None else self._document(table, row)
 
     def query(self, source: type[D] | IndexRange[D], /) -> DocumentQuery[D]:
@@ -191,13 +191,9 @@ class DocumentQuery(Generic[D]):
             raise QueryError(f"take takes a non-negative int, not {n!r}.")
         if self._reader.nested is not None:
             await self._reader.turn()
-        if n and not self._filters:
-            self._use()
-            range = self._range
-            known = self._reader._tx.known(self._table.index(range.index), range.interval, n, bool(self._reverse))
-            if known is not None:
-                return self._kept(known[0])
-            self._state = "open"
+        known = self._known(n)
+        if known is not None:
+            return known
         scan = self._scan()
         found: list[D] = []
         while len(found) < n and not scan.exhausted:
@@ -206,7 +202,9 @@ class DocumentQuery(Generic[D]):
 
     async def first(self) -> D | None:
         """The first document, or None."""
-        found = await self.take(1)
+        found = self._known(1)
+        if found is None:
+            found = await self.take(1)
         return found[0] if found else None
 
     async def unique(self) -> D | None:
@@ -215,7 +213,9 @@ class DocumentQuery(Generic[D]):
         Raises:
             QueryError: there are two or more.
         """
-        found = await self.take(2)
+        found = self._known(2)
+        if found is None:
+            found = await self.take(2)
         if len(found) > 1:
             raise QueryError(
                 f"unique() found more than one document in table {self._table.name!r}: {found[0].id}, {found[1].id}, perhaps more. "
@@ -263,6 +263,19 @@ class DocumentQuery(Generic[D]):
                 return
             for document in self._kept([row]):
                 yield document
+
+    def _known(self, n: int) -> list[D] | None:
+        """What ``take(n)`` gives, if nothing has to be waited for to tell."""
+        reader, table, range = self._reader, self._table, self._range
+        if not n or self._filters or reader.nested is not None:
+            return None
+        self._check_open()
+        rows = reader._tx.known(table.index(range.index), range.interval, n, self._reverse is True)
+        if rows is None:
+            return None
+        self._state = "used"
+        kind = table.document
+        return [cast(D, row.document if type(row.document) is kind else reader._document(table, row)) for row in rows]
 
     def _scan(self) -> Scan:
         self._use()
@@ -378,7 +391,7 @@ class Writer(Reader):
         table = self._table_of(id)
         if self.nested is not None:
             await self.turn()
-        row = None if table is None else await self._tx.get(table, id)
+        row = None if table is None else self._tx.known_row(table, id) or await self._tx.get(table, id)
         if table is None or row is None:
             raise DocumentNotFound(f"{verb}: there is no document {id}. It was deleted, or never inserted.")
         return table, row

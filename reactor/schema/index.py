@@ -59,7 +59,7 @@ def between(low: Any, high: Any) -> Bound:
     return Bound((low, True), (high, True))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class IndexRange(Generic[D]):
     """Documents of one class in a range of one index: what ``ctx.db.query`` takes.
 
@@ -119,12 +119,13 @@ class Index:
 class BoundIndex(Generic[D]):
     """An index of one document class. Calling it gives a range."""
 
-    __slots__ = ("document", "fields", "keywords", "name")
+    __slots__ = ("_wire", "document", "fields", "keywords", "name")
 
     def __init__(self, document: type[D], name: str, fields: tuple[str, ...]) -> None:
         self.document = document
         self.name = name
         self.fields = fields
+        self._wire: tuple[str, ...] | None = None  # the fields' paths by wire name, once the schema is loaded
         self.keywords = ("id",) if name == "by_id" else (*(field.replace(".", "__") for field in fields), "creation_time")
 
     def __repr__(self) -> str:
@@ -141,6 +142,9 @@ class BoundIndex(Generic[D]):
         Raises:
             IndexRangeError: anything else.
         """
+        wire = self._wire
+        if wire is None:
+            wire = self._wire = tuple(map(self._plan().wire_path, self.fields))
         self._check(self.keywords, bounds)
         prefix = b""
         interval: Interval | None = None
@@ -152,8 +156,7 @@ class BoundIndex(Generic[D]):
                 prefix += self._encode(keyword, bound)
         if interval is None:
             interval = Interval(prefix, self._successor(prefix), prefix)
-        wire = self._plan().wire_path
-        return IndexRange(self.document, self.name, tuple(map(wire, self.fields)), interval)
+        return IndexRange(self.document, self.name, wire, interval)
 
     def _plan(self) -> Plan:
         try:
@@ -200,6 +203,9 @@ class BoundIndex(Generic[D]):
         return order.after(key) if self.name == "by_id" and key else order.prefix_end(key)
 
     def _encode(self, keyword: str, value: Any) -> bytes:
+        kind = type(value)
+        if (kind is float or (kind is str and value.isascii())) and keyword in self.fields:
+            return order.encode_key(value)
         plan = self._plan()
         try:
             if self.name == "by_id":

@@ -366,9 +366,15 @@ def size(encoded: object) -> int:
     if kind is dict:
         total = 2
         for key, item in encoded.items():  # type: ignore[attr-defined]
-            total += len(key) + 1 + size(item)
-            if key[:1] == "$":
-                return 2 + len(item) // 4 * 3 - item.count("=") if key == "$bytes" else 9
+            kind = type(item)
+            if kind is float:
+                total += len(key) + 10
+            elif kind is str and item.isascii():
+                if key[:1] == "$":
+                    return 2 + len(item) // 4 * 3 - item.count("=") if key == "$bytes" else 9
+                total += len(key) + 3 + len(item)
+            else:
+                total += len(key) + 1 + size(item)
         return total
     if kind is list:
         return 2 + sum(map(size, encoded))  # type: ignore[call-overload]

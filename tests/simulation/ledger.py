@@ -109,7 +109,7 @@ class Recorder:
 
     async def scan(self, table: Table, index: IndexDef, interval: Interval, reverse: bool, limit: int) -> list[Row]:
         known = self.tx.known(index, interval, limit, reverse)
-        rows = known[0] if known is not None else await self.tx.scan(index, interval, reverse=reverse).next(limit)
+        rows = known if known is not None else await self.tx.scan(index, interval, reverse=reverse).next(limit)
         self.steps.append(Step("scan", (table, index, interval, reverse, limit), [row.json for row in rows]))
         return rows
 
