@@ -30,7 +30,7 @@ STARTS_WITHIN_S = 30
 
 
 class Server:
-    """A server under measurement.
+    """A server under measurement. Pickled, it is the same server in another process.
 
     Args:
         processes: what they and their descendants use is the server's.
@@ -39,7 +39,11 @@ class Server:
     def __init__(self, port: int, *processes: int) -> None:
         self.port = port
         self.url = f"http://127.0.0.1:{port}"
+        self.processes = processes
         self._roots = [psutil.Process(process) for process in processes]
+
+    def __reduce__(self) -> tuple[type[Server], tuple[int, ...]]:
+        return Server, (self.port, *self.processes)
 
     def cpu_seconds(self) -> float:
         """That it has used so far, in user and in system mode."""

@@ -58,7 +58,7 @@ def test_the_tutorials_app_passes_the_test_that_it_ends_with(tmp_path: Path) -> 
 
 def test_the_benchmarks_that_are_named_can_be_run_so() -> None:
     commands = re.findall(r'make benchmark-(\w+)(?: ARGS="([^"]*)")?', (ROOT / "docs" / "benchmarks.md").read_text())
-    assert {name for name, _ in commands} >= {"transfer", "store"}
+    assert {name for name, _ in commands} >= {"transfer", "store", "fanout", "meetings"}
     for name, options in commands:
         told = command(ROOT, sys.executable, str(ROOT / "benchmarks" / f"{name}.py"), "--help")
         assert set(re.findall(r"--[a-z]+", options)) <= set(re.findall(r"--[a-z]+", told))
