@@ -64,6 +64,7 @@ class Limits:
 
     # One node
     row_cache_bytes: int = 128 * MIB  # documents read or written lately
+    results_cached: int = 1000  # of queries asked for once, kept until a commit touches them
 
     # Kept in the database
     request_retention_s: float = 14 * 86_400.0

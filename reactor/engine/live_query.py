@@ -41,6 +41,11 @@ class Outcome(Protocol):
         ...
 
     @property
+    def lasting(self) -> bool:
+        """Whether it may be given to one who asks for it later: no failure, whose text names a request, no page, no clock and no dice."""
+        ...
+
+    @property
     def joinable(self) -> bool:
         """Whether a newcomer would be served by this result; else it gets a run of its own."""
         ...
@@ -217,6 +222,20 @@ class LiveQuery(Generic[O]):
 
 
 _SHARED = object()
+_ONCE = object()
+
+
+class _Forget:
+    """Watches for one who asked once and is not waiting: a stale result is not computed anew, but forgotten."""
+
+    __slots__ = ("_asked", "_queries")
+
+    def __init__(self, queries: LiveQueries[Any], asked: Hashable) -> None:
+        self._queries = queries
+        self._asked = asked
+
+    def invalidated(self, subscription: Subscription[Any]) -> None:
+        self._queries._forget(self._asked)
 
 
 class LiveQueries(Generic[O]):
@@ -236,9 +255,10 @@ class LiveQueries(Generic[O]):
         self._slots: dict[Slot, LiveQuery[O]] = {}
         self._all: dict[LiveQuery[O], None] = {}
         self._subscriptions: Subscriptions[LiveQuery[O]] = Subscriptions()
+        self._recent: dict[Hashable, Subscription[O]] = {}
 
     def __len__(self) -> int:
-        return len(self._all)
+        return len(self._all) - len(self._recent)
 
     def subscribe(self, key: Hashable, identity: Hashable, run: Run[O], watcher: Watcher, *, journal: str | None = None) -> Subscription[O]:
         """Watch a query. Nothing runs before ``Subscription.at``.
@@ -249,6 +269,32 @@ class LiveQueries(Generic[O]):
             journal: of the client's last result, when it resumes a page.
         """
         return Subscription(self, key, identity, journal, run, watcher)
+
+    async def once(self, key: Hashable, identity: Hashable, run: Run[O], pin: Pin) -> O:
+        """The result as of ``pin``, to be asked for once: kept for whoever asks again until a commit touches it.
+
+        Args: as for ``subscribe``. Who asks once shares with others who do, not with watchers, whose pages keep their ends.
+        """
+        asked = (_ONCE, key, identity)
+        subscription = self._recent.get(asked)
+        if subscription is None:
+            subscription = self._recent[asked] = self.subscribe((_ONCE, key), identity, run, _Forget(self, asked))
+            if len(self._recent) > self.limits.results_cached:
+                self._forget(next(iter(self._recent)))
+        try:
+            outcome = subscription.at(pin)
+            result = await outcome if isinstance(outcome, asyncio.Future) else outcome
+        except BaseException:
+            self._forget(asked)
+            raise
+        if not result.lasting:
+            self._forget(asked)
+        return result
+
+    def _forget(self, asked: Hashable) -> None:
+        subscription = self._recent.pop(asked, None)
+        if subscription is not None:
+            subscription.close()
 
     def publish(self, commits: Sequence[Published]) -> None:
         """Make stale what ``commits`` touched, and tell the watchers. Called once for each group, in ts order."""

@@ -45,9 +45,9 @@ class Invocation:
         catalog, limits = runner.engine.catalog, runner.limits
         if function.kind == "query":
             reader = Reader(tx, catalog, limits, pager or self.pager)
-            return QueryCtx(_Nested(self, function, reader), self.auth, reader, tx.now_ms)
+            return QueryCtx(_Nested(self, function, reader), self.auth, reader)
         writer = Writer(tx, catalog, limits, pager or self.pager, runner.runtime.random_bytes)
-        return MutationCtx(_Nested(self, function, writer), self.auth, writer, tx.now_ms)
+        return MutationCtx(_Nested(self, function, writer), self.auth, writer)
 
     async def nested(self, function: Function[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run ``function`` in this transaction; its result, by value."""
@@ -100,6 +100,9 @@ class _Nested:
     def random(self) -> random.Random:
         return self._invocation.run.random
 
+    def now_ms(self) -> float:
+        return self._invocation.run.now_ms
+
 
 class ActionCalls:
     """The calls of an action: each query and mutation in a transaction of its own."""
@@ -127,3 +130,6 @@ class ActionCalls:
 
     def random(self) -> random.Random:
         return self._run.random
+
+    def now_ms(self) -> float:
+        return self._runner.runtime.now_ns() / 1e6

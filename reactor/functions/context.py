@@ -28,6 +28,10 @@ class Calls(Protocol):
         """The run's generator."""
         ...
 
+    def now_ms(self) -> float:
+        """What the run's clock shows."""
+        ...
+
 
 class _Ctx:
     __slots__ = ("_calls", "auth")
@@ -54,15 +58,18 @@ class QueryCtx(_Ctx):
     Attributes:
         db: reads documents.
         auth: who calls.
-        now: when the run began, ms since the epoch; it stands still.
     """
 
-    __slots__ = ("db", "now")
+    __slots__ = ("db",)
 
-    def __init__(self, calls: Calls, auth: Auth, db: Any, now: float) -> None:
+    def __init__(self, calls: Calls, auth: Auth, db: Any) -> None:
         super().__init__(calls, auth)
         self.db: Reader = db
-        self.now = now
+
+    @property
+    def now(self) -> float:
+        """When the run began, ms since the epoch; it stands still."""
+        return self._calls.now_ms()
 
     @property
     def random(self) -> random.Random:

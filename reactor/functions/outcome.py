@@ -45,7 +45,7 @@ class Outcome:
     Attributes:
         value: JSON text of the result; ``null`` after a failure.
         log_lines: what the caller may see of them.
-        journal, identity_used, joinable: see ``reactor.engine.live_query.Outcome``.
+        journal, identity_used, joinable, lasting: see ``reactor.engine.live_query.Outcome``.
         ts: of the snapshot, or of the commit.
     """
 
@@ -56,20 +56,22 @@ class Outcome:
     journal: str | None = None
     identity_used: bool = False
     joinable: bool = True
+    lasting: bool = True
     ts: Ts = Ts(0)  # noqa: RUF009 - an int
 
     @classmethod
     def success(cls, value: bytes, log_lines: tuple[str, ...], invocation: Invocation) -> Outcome:
         """A query's result."""
         pager = invocation.pager
-        return cls(True, value, None, log_lines, pager.journal, invocation.auth.used, pager.joinable)
+        lasting = pager.journal is None and not invocation.run.clock_read and not invocation.run.random_used
+        return cls(True, value, None, log_lines, pager.journal, invocation.auth.used, pager.joinable, lasting)
 
     @classmethod
     def failure(cls, error: ErrorReport, log_lines: tuple[str, ...], invocation: Invocation | None) -> Outcome:
         """A failed run. It depends on what it looked at like a result does."""
         if invocation is None:
-            return cls(False, b"null", error, log_lines)
-        return cls(False, b"null", error, log_lines, invocation.pager.journal, invocation.auth.used)
+            return cls(False, b"null", error, log_lines, lasting=False)
+        return cls(False, b"null", error, log_lines, invocation.pager.journal, invocation.auth.used, lasting=False)
 
     def at(self, ts: Ts) -> Outcome:
         """The same, as of ``ts``."""
@@ -99,6 +101,7 @@ class RunRecord(NamedTuple):
     usage: Usage | None
     attempts: int
     origin: str
+    cached: bool = False  # an earlier run's result that still held: nothing ran
 
 
 def report(error: Exception, request_id: str, folder: Path, *, redact: bool, limit_chars: int) -> ErrorReport:

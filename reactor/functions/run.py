@@ -18,7 +18,7 @@ class Run:
 
     Attributes:
         args: JSON text of the arguments of the call from outside.
-        now_ms: when it began, ms since the epoch: what its clock shows, if it is a query or mutation.
+        clock_read: whether it asked what time it is.
         log_lines: what it printed and logged.
         computed_s: how long it has computed in the steps that ended.
         timed_out: whether it was interrupted; then it has failed, whatever it does about that.
@@ -26,15 +26,16 @@ class Run:
     """
 
     __slots__ = (
+        "_now_ms",
         "_random",
         "_seed",
         "args",
+        "clock_read",
         "computed_s",
         "ended",
         "kind",
         "limits",
         "log_lines",
-        "now_ms",
         "path",
         "tasks",
         "timed_out",
@@ -45,7 +46,8 @@ class Run:
         self.path = path
         self.args = args
         self.kind: Kind = kind
-        self.now_ms = now_ms
+        self._now_ms = now_ms
+        self.clock_read = False
         self.limits = limits
         self.log_lines: list[str] = []
         self.unfinished_line = ""
@@ -57,11 +59,22 @@ class Run:
         self._random: random.Random | None = None
 
     @property
+    def now_ms(self) -> float:
+        """When it began, ms since the epoch: what its clock shows, if it is a query or mutation. Asking is noted."""
+        self.clock_read = True
+        return self._now_ms
+
+    @property
     def over_limit(self) -> bool:
         """Whether it was interrupted, or has computed too long in short steps."""
         if self.computed_s >= self.limits.function_time_s:
             self.timed_out = True
         return self.timed_out
+
+    @property
+    def random_used(self) -> bool:
+        """Whether it asked for anything random."""
+        return self._random is not None
 
     @property
     def random(self) -> random.Random:

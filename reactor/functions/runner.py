@@ -64,11 +64,11 @@ class Runner:
 
     async def query(self, path: str, args: bytes, caller: Caller, *, at: Ts | None = None) -> Outcome:
         """Run a query once, on the newest commit or as of ``at``."""
-        return await self._once("query", path, args, caller, at)
+        return await self._once(path, args, caller, at)
 
     def live_key(self, path: str, args: bytes, caller: Caller) -> Hashable:
         """What makes two subscriptions the same query, but for the identity. Admins see more, and share with admins."""
-        return (_canonical(path), args, caller.admin)
+        return (_canonical(path), args, caller.admin, self.production)
 
     def live_run(self, path: str, args: bytes, caller: Caller) -> Callable[[Transaction, str | None], Any]:
         """What runs the subscription's query: for ``LiveQueries.subscribe``. It finds the function anew each time."""
@@ -78,15 +78,29 @@ class Runner:
 
         return run
 
-    async def _once(self, kind: Kind, path: str, args: bytes, caller: Caller, at: Ts | None) -> Outcome:
-        async def run(tx: Transaction) -> Outcome:
+    async def _once(self, path: str, args: bytes, caller: Caller, at: Ts | None) -> Outcome:
+        ran = False
+        started = time.perf_counter()
+
+        async def run(tx: Transaction, journal: str | None = None) -> Outcome:
+            nonlocal ran
+            ran = True
             return await self._query_in(tx, path, args, caller, None)
 
         try:
-            outcome, ts = await self.engine.query(run, at=at)
+            if at is not None:
+                past, ts = await self.engine.query(run, at=at)
+                return past.at(ts)
+            pin = self.engine.pin()
+            try:
+                outcome: Outcome = await self.engine.live.once(self.live_key(path, args, caller), caller.identity, run, pin)
+            finally:
+                pin.release()
         except Exception as error:
-            return self._failed(path, caller, error, kind)
-        return outcome.at(ts)
+            return self._failed(path, caller, error, "query")
+        if not ran:
+            self._record(None, path, "query", caller, started, outcome, None, None, cached=True)
+        return outcome.at(pin.ts)
 
     async def _query_in(self, tx: Transaction, path: str, args: bytes, caller: Caller, journal: str | None) -> Outcome:
         started = time.perf_counter()
@@ -254,6 +268,8 @@ class Runner:
         run: Run | None,
         tx: Transaction | None,
         attempts: int = 1,
+        *,
+        cached: bool = False,
     ) -> None:
         if self._on_run is None:
             return
@@ -270,6 +286,7 @@ class Runner:
                 usage=tx.usage if tx is not None else None,
                 attempts=attempts,
                 origin=caller.origin,
+                cached=cached,
             )
         )
 

@@ -155,7 +155,7 @@ class _Painter:
         clock = time.strftime("%H:%M:%S", time.localtime(record.time_ns / 1e9))
         head = (
             f"{dim[0]}{clock}{dim[1]} {kind[0]}{record.kind:<8}{kind[1]} {record.path} {dim[0]}{_duration(record.duration_s)}"
-            f"{f' after {record.attempts} attempts' if record.attempts > 1 else ''}{dim[1]}"
+            f"{f' after {record.attempts} attempts' if record.attempts > 1 else ''}{' cached' if record.cached else ''}{dim[1]}"
         )
         if record.ok and not record.log_lines:
             return f"{head}\n"
@@ -221,6 +221,8 @@ def _json_run(record: RunRecord) -> str:
     }
     if record.attempts > 1:
         line["attempts"] = record.attempts
+    if record.cached:
+        line["cached"] = True
     if record.log_lines:
         line["log_lines"] = record.log_lines
     if record.usage is not None:

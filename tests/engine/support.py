@@ -188,6 +188,7 @@ Texts = tuple[str, ...]
 class Result:
     value: Texts
     identity_used: bool = False
+    lasting: bool = True
     journal: str | None = None
     joinable: bool = True
 

@@ -75,6 +75,7 @@ class Watched:
 class Result:
     value: tuple[str, ...]
     identity_used: bool = False
+    lasting: bool = True
     journal: str | None = None
     joinable: bool = True
 
