@@ -14,6 +14,7 @@ import orjson
 
 from reactor.errors import ProtocolError
 from reactor.protocol.version import QueryId, RequestId, decode_ts, encode_ts
+from reactor.values.codec import tight
 
 __all__ = [
     "Action",
@@ -189,7 +190,7 @@ def _modification(item: Any) -> Add | Remove:
         return Remove(query_id)
     if item.get("type") != "Add":
         raise ProtocolError(f"Unknown modification {str(item.get('type'))[:50]!r} of the query set; known are Add and Remove.")
-    return Add(query_id, _field(item, "udfPath", str, "a function path"), _args(item), _optional_text(item, "journal"))
+    return Add(query_id, _field(item, "udfPath", str, "a function path"), tight(_args(item)), _optional_text(item, "journal"))
 
 
 def _mutation(message: dict[str, Any]) -> Mutation:

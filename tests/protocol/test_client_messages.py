@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -219,3 +220,15 @@ def test_a_ts_is_twelve_characters_that_give_it_back(ts: int) -> None:
 @pytest.mark.parametrize(("ts", "text"), [(0, "AAAAAAAAAAA="), (1, "AQAAAAAAAAA="), (1700000000000000000, "AAAqNv6clxc=")])
 def test_a_ts_is_written_as_the_reference_does(ts: int, text: str) -> None:
     assert encode_ts(ts) == text
+
+
+def test_the_arguments_of_subscriptions_take_little_more_memory_than_their_length() -> None:
+    message = json.dumps(MODIFY | {"modifications": [ADD | {"queryId": number} for number in range(1000)]})
+    tracemalloc.start()
+    try:
+        kept = decode_client_message(message)
+        in_use, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert isinstance(kept, ModifyQuerySet) and len(kept.modifications) == 1000
+    assert in_use < 1000 * len(kept.modifications)

@@ -6,16 +6,18 @@ import base64
 import json
 import math
 import struct
+import tracemalloc
 from dataclasses import dataclass
 from typing import Any
 
+import orjson
 import pytest
 from hypothesis import given
 from pydantic import BaseModel
 
 import reactor.schema  # noqa: F401  (has models encoded)
 from reactor.errors import ValueFormatError
-from reactor.values.codec import Int64, check_name, clean, decode, encode, from_json, size, to_json
+from reactor.values.codec import Int64, check_name, clean, decode, encode, from_json, size, tight, to_json
 from reactor.values.ids import Id
 from reactor.values.order import encode_key
 from tests.values.strategies import values
@@ -269,3 +271,18 @@ def test_an_int64_has_64_bits(outside: Any) -> None:
 
 def test_an_int64_shows_its_type() -> None:
     assert repr([Int64("-7")]) == "[Int64(-7)]"
+
+
+def test_a_text_that_is_kept_takes_little_more_memory_than_its_length() -> None:
+    tracemalloc.start()
+    try:
+        kept = [to_json({"number": float(number)}) for number in range(1000)]
+        in_use, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert sum(map(len, kept)) < in_use < 200 * len(kept)
+
+
+def test_a_text_is_the_same_whether_it_is_small_or_large() -> None:
+    for length in (1, 4080, 4090, 10_000):
+        assert tight(orjson.dumps("x" * length)) == b'"' + b"x" * length + b'"'
