@@ -152,7 +152,9 @@ def frame(payload: bytes) -> bytes:
     size = len(payload)
     if size < 126:
         return bytes((0x81, 0x80 | size, 0, 0, 0, 0)) + payload
-    return b"\x81\xfe" + size.to_bytes(2, "big") + b"\0\0\0\0" + payload
+    if size < 65536:
+        return b"\x81\xfe" + size.to_bytes(2, "big") + b"\0\0\0\0" + payload
+    return b"\x81\xff" + size.to_bytes(8, "big") + b"\0\0\0\0" + payload
 
 
 def _pairs(load: Load) -> list[list[tuple[int, int]]]:
