@@ -96,7 +96,9 @@ def cases(queries: int) -> list[tuple[str, Work, Work | None]]:
     start, end = (StateVersion(QuerySetVersion(1), IdentityVersion(0), ts) for ts in (10**18, 10**18 + 1))
 
     def transition() -> bytes:
-        return wire.transition(start, end, [wire.query_updated(QueryId(0), value, (), None)], clock_skew_ms=None, server_ns=10**18)
+        return wire.transition(
+            start, end, [wire.query_updated(QueryId(0), wire.updated_body(value, (), None))], clock_skew_ms=None, server_ns=10**18
+        )
 
     decoded: dict[str, Any] = orjson.loads(transition())
     response = orjson.loads(wire.mutation_response(RequestId(3), value=b"null", ts=10**18, log_lines=()))

@@ -52,7 +52,7 @@ class Engine:
         self._log = CommitLog(head)
         self._committer = Committer(store, runtime, limits, catalog, head, self._publish)
         self._pins = Pins(store, self._committer)
-        self._claims: dict[RequestKey, asyncio.Future[None]] = {}
+        self._claims: dict[RequestKey, asyncio.Future[None] | None] = {}  # running; a future once somebody else waits
         self._newest: dict[str, int] = {}  # request of each session that ran lately; see _remembered
         self._pushing = asyncio.Lock()
         self._writer: asyncio.Task[None] | None = None
@@ -139,15 +139,16 @@ class Engine:
         """
         if request is None:
             return await self._attempts(run, None, on_durable)
-        while (earlier := self._claims.get(request) or self._committer.in_flight(request)) is not None:
+        while (earlier := self._earlier(request)) is not None:
             # The same request is running, or being written, sent over another connection: its outcome decides.
             await asyncio.shield(earlier)
-        claim = self._claims[request] = asyncio.get_running_loop().create_future()
+        self._claims[request] = None
         try:
             return await self._attempts(run, request, on_durable)
         finally:
-            del self._claims[request]
-            claim.set_result(None)
+            claim = self._claims.pop(request)
+            if claim is not None:
+                claim.set_result(None)
 
     async def trim(self, *, now_ns: int) -> None:
         """Forget what the log and the remembered requests keep past their retention."""
@@ -195,6 +196,15 @@ class Engine:
             f"{where} changed while the mutation ran, on each of its {self._limits.mutation_attempts} attempts. "
             "Nothing was written. Read less in the mutation, or retry it."
         )
+
+    def _earlier(self, request: RequestKey) -> asyncio.Future[None] | None:
+        """Resolves when the run or the commit of this request that is under way has ended; None when there is none."""
+        if request not in self._claims:
+            return self._committer.in_flight(request)
+        claim = self._claims[request]
+        if claim is None:
+            claim = self._claims[request] = asyncio.get_running_loop().create_future()
+        return claim
 
     async def _remembered(self, tx: Transaction, request: RequestKey) -> RequestRecord | None:
         """The answer that the request got the first time.

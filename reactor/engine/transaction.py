@@ -145,10 +145,15 @@ class Transaction:
         row = base.cache.row(id, base.upto)
         if row is None:
             return None
-        self.check_open()
-        self._count_range()
+        usage, limits = self.usage, self._limits
+        if self._closed or usage.index_ranges_read >= limits.index_ranges_read:
+            return None  # ``get`` says why
+        usage.index_ranges_read += 1
+        usage.documents_read += 1
+        usage.bytes_read += len(row.json)
         self.read_set.add_id(table.by_id, id)
-        self._count_row(row)
+        if usage.documents_read > limits.documents_read or usage.bytes_read > limits.bytes_read:
+            self._read_too_much()
         return row
 
     def known(self, index: IndexDef, interval: Interval, n: int, reverse: bool) -> list[Row] | None:

@@ -34,9 +34,7 @@ async def execute(run: Run, coro: Coroutine[Any, Any, T]) -> T:
 
     Cancelling it cancels the coroutine.
     """
-    loop = asyncio.get_running_loop()
-    if loop.get_task_factory() is not _factory:
-        loop.set_task_factory(_factory)
+    _install_factory()
     try:
         if run.kind == "action":
             return await _limited(run, coro)
@@ -54,6 +52,12 @@ async def execute(run: Run, coro: Coroutine[Any, Any, T]) -> T:
             run.unfinished_line = ""
         if run.tasks:
             await _end_tasks(run)
+
+
+def _install_factory() -> None:
+    loop = asyncio.get_running_loop()
+    if loop.get_task_factory() is not _factory:
+        loop.set_task_factory(_factory)
 
 
 async def _limited(run: Run, coro: Coroutine[Any, Any, T]) -> T:

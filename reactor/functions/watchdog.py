@@ -65,8 +65,7 @@ class Slot:
         while True:
             try:
                 with self.lock:
-                    now = time.perf_counter()
-                    run.computed_s += now - self.started
+                    run.computed_s += time.perf_counter() - self.started
                     self.run = outer
                     self.started = outer_started
                 if self.fired:

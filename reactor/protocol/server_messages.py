@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, TypeAlias
 
 import orjson
@@ -43,9 +44,9 @@ __all__ = [
 PING = b'{"type":"Ping"}'
 
 
-def query_updated(query_id: QueryId, value: bytes, log_lines: Sequence[str], journal: str | None) -> bytes:
-    """A modification: the query has this result."""
-    return b'{"type":"QueryUpdated","queryId":%d,%s' % (query_id, updated_body(value, log_lines, journal))
+def query_updated(query_id: QueryId, body: bytes) -> bytes:
+    """A modification: the query has the result that ``updated_body`` gave ``body`` for."""
+    return b'{"type":"QueryUpdated","queryId":%d,%s' % (query_id, body)
 
 
 def updated_body(value: bytes, log_lines: Sequence[str], journal: str | None) -> bytes:
@@ -53,13 +54,13 @@ def updated_body(value: bytes, log_lines: Sequence[str], journal: str | None) ->
     return b'"value":%s,"logLines":%s,"journal":%s}' % (value, _lines(log_lines), orjson.dumps(journal))
 
 
-def query_failed(query_id: QueryId, message: str, data: bytes | None, log_lines: Sequence[str], journal: str | None) -> bytes:
-    """A modification: the query failed. ``data`` is there only for application errors."""
-    return b'{"type":"QueryFailed","queryId":%d,%s' % (query_id, failed_body(message, data, log_lines, journal))
+def query_failed(query_id: QueryId, body: bytes) -> bytes:
+    """A modification: the query failed as ``failed_body`` says."""
+    return b'{"type":"QueryFailed","queryId":%d,%s' % (query_id, body)
 
 
 def failed_body(message: str, data: bytes | None, log_lines: Sequence[str], journal: str | None) -> bytes:
-    """The part of ``query_failed`` that all who watch a query share."""
+    """The part of ``query_failed`` that all who watch a query share. ``data`` is there only for application errors."""
     error_data = b"" if data is None else b',"errorData":' + data
     return b'"errorMessage":%s,"logLines":%s,"journal":%s%s}' % (text(message), _lines(log_lines), orjson.dumps(journal), error_data)
 
@@ -154,6 +155,7 @@ def _lines(lines: Sequence[str]) -> bytes:
     return b"[%s]" % b",".join(map(text, lines)) if lines else b"[]"
 
 
+@lru_cache(maxsize=1024)  # clients of one query move from one version to the next together
 def _version(version: StateVersion) -> bytes:
     return b'{"querySet":%d,"identity":%d,"ts":"%s"}' % (version.query_set, version.identity, encode_ts(version.ts).encode())
 

@@ -211,8 +211,9 @@ class Session(Generic[R]):
     def begin_round(self) -> Round[R]:
         """The queries to evaluate, all at one ts that is not below ``sent.ts``; then ``end_round``."""
         round = Round(list(self.dirty), self.removed, self.query_set, self.identity)
-        self.dirty = {}
-        self.removed = []
+        self.dirty.clear()
+        if self.removed:
+            self.removed = []
         self._owed = False
         return round
 
@@ -276,8 +277,26 @@ class Session(Generic[R]):
         self._respond(wire.failure_response(kind, request_id, message=error.message, data=error.data, log_lines=result.log_lines))
 
 
+class _Bodies:
+    """The last result that was encoded: it goes to one watcher after another."""
+
+    def __init__(self) -> None:
+        self._result: Result | None = None
+        self._body = b""
+
+    def of(self, result: Result) -> bytes:
+        if result is not self._result:
+            if result.ok:
+                self._body = wire.updated_body(result.value, result.log_lines, result.journal)
+            else:
+                error = result.error
+                self._body = wire.failed_body(error.message, error.data, result.log_lines, result.journal)
+            self._result = result
+        return self._body
+
+
+_bodies = _Bodies()
+
+
 def _modification(query_id: QueryId, result: Result) -> bytes:
-    if result.ok:
-        return wire.query_updated(query_id, result.value, result.log_lines, result.journal)
-    error = result.error
-    return wire.query_failed(query_id, error.message, error.data, result.log_lines, result.journal)
+    return (wire.query_updated if result.ok else wire.query_failed)(query_id, _bodies.of(result))

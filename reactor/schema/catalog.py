@@ -144,11 +144,12 @@ def _at(fields: Any, path: tuple[str, ...]) -> Any:
 class Catalog:
     """The tables of one schema. Made by ``of``; bound once to a database's table numbers."""
 
-    __slots__ = ("_by_class_name", "_by_number", "tables")
+    __slots__ = ("_by_class_name", "_by_number", "by_number", "tables")
 
     def __init__(self) -> None:
         self.tables: Mapping[str, Table] = MappingProxyType({})
         self._by_number: dict[int, str] = {}
+        self.by_number: dict[int, Table] = {}  # the schema's own, by their number in ids
         self._by_class_name: dict[str, str] = {}
 
     @classmethod
@@ -196,6 +197,7 @@ class Catalog:
         for name, table in self.tables.items():
             table.number = numbers[name]
         self._by_number = {number: name for name, number in numbers.items()}
+        self.by_number = {table.number: table for table in self.tables.values()}
 
     def table(self, of: type[Document] | str) -> Table:
         """The table of a document class, or with this name.

@@ -30,6 +30,7 @@ FRAGMENT_BYTES = 4 * 1024 * 1024
 ABORT_S = 10.0
 
 _FIN, _TEXT, _CONTROL = 0x80, 0x01, 0x08
+_MEDIUM = bytes((_FIN | _TEXT, 126))
 
 
 class WebSocketProtocol(WebSocketsSansIOProtocol):
@@ -63,7 +64,16 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         """Send texts in one write, unless the client is slow to read or the connection is closing: then nothing is sent."""
         if not self.writable.is_set() or self.disconnected or self.close_sent or self.conn.state is not OPEN:
             return False
-        self.transport.write(b"".join([part for message in messages for part in _frames(message)]))
+        parts: list[bytes] = []
+        for message in messages:
+            length = len(message)
+            if length < 126:
+                parts += (bytes((_FIN | _TEXT, length)), message)
+            elif length < 65536:
+                parts += (_MEDIUM + length.to_bytes(2, "big"), message)
+            else:
+                parts += _frames(message)
+        self.transport.write(b"".join(parts))
         return True
 
     # --- for uvicorn
@@ -167,10 +177,8 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
 
 
 def _frames(message: bytes) -> list[bytes]:
-    """The frames of a text message as they are sent, headers and payloads apart."""
+    """The frames of a large text message, headers and payloads apart."""
     length = len(message)
-    if length <= FRAGMENT_BYTES:
-        return [_header(_FIN | _TEXT, length), message]
     parts: list[bytes] = []
     for at in range(0, length, FRAGMENT_BYTES):
         part = message[at : at + FRAGMENT_BYTES]

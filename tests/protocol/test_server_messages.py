@@ -28,15 +28,15 @@ MESSAGES: list[tuple[bytes, dict[str, Any]]] = [
         },
     ),
     (
-        wire.query_updated(QueryId(0), b"[1.0]", [], None),
+        wire.query_updated(QueryId(0), wire.updated_body(b"[1.0]", [], None)),
         {"type": "QueryUpdated", "queryId": 0, "value": [1.0], "logLines": [], "journal": None},
     ),
     (
-        wire.query_failed(QueryId(1), "no", b"null", ["[LOG] 'x'"], "j"),
+        wire.query_failed(QueryId(1), wire.failed_body("no", b"null", ["[LOG] 'x'"], "j")),
         {"type": "QueryFailed", "queryId": 1, "errorMessage": "no", "errorData": None, "logLines": ["[LOG] 'x'"], "journal": "j"},
     ),
     (
-        wire.query_failed(QueryId(1), "no", None, [], None),
+        wire.query_failed(QueryId(1), wire.failed_body("no", None, [], None)),
         {"type": "QueryFailed", "queryId": 1, "errorMessage": "no", "logLines": [], "journal": None},
     ),
     (
@@ -75,7 +75,7 @@ def test_an_unknown_clock_skew_is_left_out_not_null() -> None:
 
 @pytest.mark.parametrize("broken", ["\ud800", "a\udfffb", "\ud83d", "\x00\x1f"])
 def test_a_text_that_is_no_unicode_is_shown_escaped(broken: str) -> None:
-    for frame in (wire.fatal_error(broken), wire.query_failed(QueryId(0), broken, None, [broken], None)):
+    for frame in (wire.fatal_error(broken), wire.query_failed(QueryId(0), wire.failed_body(broken, None, [broken], None))):
         assert json.loads(frame.decode("utf-8"))
 
 
@@ -87,7 +87,7 @@ def test_parts_of_a_transition_give_it_back_and_are_no_larger_than_asked(letters
     frame = wire.transition(
         START,
         END,
-        [wire.query_updated(QueryId(0), json.dumps(letters, ensure_ascii=False).encode(), [], None)],
+        [wire.query_updated(QueryId(0), wire.updated_body(json.dumps(letters, ensure_ascii=False).encode(), [], None))],
         clock_skew_ms=1,
         server_ns=5,
     )
