@@ -38,7 +38,7 @@ class Limits:
     bytes_read: int = 16 * MIB  # JSON text of the documents
     index_ranges_read: int = 4096  # every get and every query is one
     documents_written: int = 16_000
-    bytes_written: int = 16 * MIB
+    bytes_written: int = 16 * MIB  # JSON text, too
     page_items: int = 32_000
     page_split_items: int = 6144  # a page above it recommends its own split
     function_time_s: float = 1.0  # computing, the database's time not counted

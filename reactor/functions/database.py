@@ -444,16 +444,17 @@ class Writer(Reader):
                 code="TooManyFieldsError",
             )
         try:
-            text = codec.dumps(encoded).decode()
+            raw = codec.dumps(encoded)
         except ValueFormatError as error:
             raise self._unfit(table, doing, error) from None
-        size = codec.size(encoded)
-        if size > limits.document_size_bytes:
+        # The formula counts at most nine for what takes three bytes and a comma.
+        if 3 * len(raw) > limits.document_size_bytes and (size := codec.size(encoded)) > limits.document_size_bytes:
             raise LimitExceeded(
                 f"{doing} table {table.name!r}: the document has {size} bytes, at most {limits.document_size_bytes} are allowed. "
                 "Keep large content in several documents, or in files.",
                 code="DocumentTooLarge",
             )
+        text = raw.decode()
         if before is not None and before.json == text:
             return
         try:
@@ -465,4 +466,4 @@ class Writer(Reader):
             before.keys = keys
         else:
             keys = table.keys_of(encoded)
-        self._tx.write(table, id, before, text, keys, size, document if table.document.__plan__.shareable else None)
+        self._tx.write(table, id, before, text, keys, len(raw), document if table.document.__plan__.shareable else None)

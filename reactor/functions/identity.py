@@ -50,9 +50,9 @@ class Identity:
             object.__setattr__(self, "token_identifier", f"{self.issuer}|{self.subject}")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Caller:
-    """Where a call comes from.
+    """Where a call comes from. Never changed.
 
     Attributes:
         admin: may run internal functions, and sees errors in full.

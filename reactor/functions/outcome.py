@@ -38,9 +38,9 @@ class ErrorReport:
     exception: Exception
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: that makes an instance four times as dear, and each mutation has one
 class Outcome:
-    """What one run gave. Immutable, shared between all who watch the query.
+    """What one run gave. Never changed, and shared between all who watch the query.
 
     Attributes:
         value: JSON text of the result; ``null`` after a failure.

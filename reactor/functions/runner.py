@@ -152,13 +152,17 @@ class Runner:
         def outcome_of(committed: Committed) -> Outcome:
             return Outcome(True, committed.value, None, committed.log_lines, ts=committed.ts)
 
+        told: Outcome | None = None
+
         def durable(committed: Committed) -> None:
+            nonlocal told
             assert on_durable is not None
-            on_durable(outcome_of(committed))
+            told = outcome_of(committed)
+            on_durable(told)
 
         try:
             committed = await self.engine.mutate(run, request=request, on_durable=durable if on_durable is not None else None)
-            outcome = outcome_of(committed)
+            outcome = told or outcome_of(committed)
         except Exception as error:
             outcome = self._failure(error, path, caller, latest[0][1] if latest else None)
         tx, invocation = latest[0] if latest else (None, None)

@@ -76,7 +76,7 @@ class ModifyQuerySet:
     modifications: tuple[Add | Remove, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Mutation:
     """Run a mutation; once for each session and request id."""
 
