@@ -31,6 +31,7 @@ from reactor.functions.function import Action, Mutation, Query
 from reactor.functions.identity import Identity
 from reactor.limits import Limits
 from reactor.schema import ABSENT, Absent, Document, Index, IndexRange, PaginationOptions, PaginationResult, between, gt, gte, lt, lte
+from reactor.schema.system import StoredFile
 from reactor.values.codec import Int64
 from reactor.values.ids import Id
 
@@ -70,6 +71,7 @@ __all__ = [
     "ReturnsError",
     "SchemaError",
     "StoreError",
+    "StoredFile",
     "ValueFormatError",
     "WriteConflict",
     "WrongFunctionKind",

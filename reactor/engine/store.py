@@ -226,7 +226,10 @@ class Store(Protocol):
         ...
 
     async def create_table(self, name: str) -> StoredTable:
-        """Add a table, empty, with ``by_creation_time`` ready. Its number is the next free one from 10001 up."""
+        """Add a table, empty, with ``by_creation_time`` ready.
+
+        Its number is the next free one from 10001 up, or from 1 up if its name begins with '_': then it is a system table.
+        """
         ...
 
     async def create_index(self, table: str, name: str, fields: tuple[str, ...]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from copy import copy
 from typing import Any, Generic, Literal, TypeVar, cast, overload
 
 import orjson
@@ -23,9 +24,10 @@ from reactor.values import codec, ids
 from reactor.values.ids import Id
 from reactor.values.interval import FULL
 
-__all__ = ["DocumentQuery", "Reader", "Writer"]
+__all__ = ["DocumentQuery", "Reader", "Writer", "system"]
 
 D = TypeVar("D", bound=Document)
+R = TypeVar("R", bound="Reader")
 
 _DAY_MS = 86_400_000.0
 #: A scan of more rows is not put into the row cache: it would push out what is read again and again.
@@ -40,13 +42,14 @@ class Reader:
             with, what the call writes.
     """
 
-    __slots__ = ("_catalog", "_limits", "_pager", "_tx", "nested")
+    __slots__ = ("_catalog", "_limits", "_pager", "_system", "_tx", "nested")
 
     def __init__(self, tx: Transaction, catalog: Catalog, limits: Limits, pager: Pager) -> None:
         self._tx = tx
         self._catalog = catalog
         self._limits = limits
         self._pager = pager
+        self._system = False
         self.nested: asyncio.Lock | None = None  # made by the first call
 
     async def turn(self) -> None:
@@ -80,7 +83,7 @@ class Reader:
             table = self._table_of(document)
             id = document
         else:
-            table = self._table_of(id, self._catalog.table(document))
+            table = self._table_of(id, self._table(document))
         if table is None:
             return None
         if self.nested is not None:
@@ -95,9 +98,8 @@ class Reader:
             SchemaError: the class is no table of the schema.
         """
         if isinstance(source, IndexRange):
-            table = self._catalog.table(source.document)
-            return DocumentQuery(self, table, source)
-        table = self._catalog.table(source)
+            return DocumentQuery(self, self._table(source.document), source)
+        table = self._table(source)
         return DocumentQuery(self, table, IndexRange(source, "by_creation_time", (), FULL))
 
     def normalize_id(self, document: type[D], text: str) -> Id[D] | None:
@@ -106,7 +108,14 @@ class Reader:
             number = ids.table_number_of(text)
         except IdError:
             return None
-        return Id(text) if number == self._catalog.table(document).number else None
+        return Id(text) if number == self._table(document).number else None
+
+    def _table(self, document: type[Document]) -> Table:
+        """The table of a class, if functions may know of it."""
+        table = self._catalog.table(document)
+        if not (table.readable or self._system):
+            raise SchemaError(f"Table {table.name!r} is reactor's own, and not for functions to read.", code="InvalidTableName")
+        return table
 
     def _table_of(self, id: Any, expected: Table | None = None) -> Table | None:
         """The table that an id names; None when the schema does not have it."""
@@ -123,7 +132,8 @@ class Reader:
                 raise IdError(f"Expected an id of table {expected.name!r}, got an id of table {found!r}.")
             return expected
         name = self._catalog.table_of_number(number)
-        return self._catalog.tables.get(name) if name is not None else None
+        table = self._catalog.tables.get(name) if name is not None else None
+        return table if table is None or table.readable or self._system else None
 
     def _document(self, table: Table, row: Row) -> Any:
         kind = table.document
@@ -138,6 +148,13 @@ class Reader:
         if kind.__plan__.shareable:
             row.document = document
         return document
+
+
+def system(db: R) -> R:
+    """The same transaction with the system's own documents in reach: for one operation of what ``ctx`` offers beside ``ctx.db``."""
+    view = copy(db)
+    view._system = True
+    return view
 
 
 class DocumentQuery(Generic[D]):
@@ -326,10 +343,11 @@ class Writer(Reader):
         """Insert a document made with its class; its id.
 
         Raises:
-            SchemaError: it does not fit its table.
+            SchemaError: it does not fit its table, or the table is reactor's own.
             LimitExceeded: it is too large, or too much was written.
         """
-        table = self._catalog.table(type(document))
+        table = self._table(type(document))
+        self._check_writable(table)
         if self.nested is not None:
             await self.turn()
         tx = self._tx
@@ -398,7 +416,15 @@ class Writer(Reader):
         row = None if table is None else self._tx.known_row(table, id) or await self._tx.get(table, id)
         if table is None or row is None:
             raise DocumentNotFound(f"{verb}: there is no document {id}. It was deleted, or never inserted.")
+        self._check_writable(table)
         return table, row
+
+    def _check_writable(self, table: Table) -> None:
+        if not (table.writable or self._system):
+            raise SchemaError(
+                f"Table {table.name!r} is reactor's own: functions read it through ctx.db, and change it through the rest of ctx.",
+                code="ReadOnlyTable",
+            )
 
     def _encoded_fields(self, table: Table, document: Document, doing: str) -> dict[str, Any]:
         """The document's fields by wire name, in the wire's encoding."""

@@ -16,6 +16,7 @@ from reactor.errors import CodeError, FunctionNotFound, ReactorError, WrongFunct
 from reactor.functions.determinism import freeze_modules
 from reactor.functions.function import Function, Kind
 from reactor.schema.catalog import Catalog
+from reactor.schema.system import SYSTEM
 
 __all__ = ["App", "Registry", "canonical_path", "load_app"]
 
@@ -118,7 +119,7 @@ def load_app(folder: Path, *, fresh: bool = True) -> App:
         )
     with _importing(folder, fresh):
         schema = _import(SCHEMA_MODULE, folder) if (folder / f"{SCHEMA_MODULE}.py").is_file() else None
-        catalog = Catalog.of(schema if schema is not None else {})
+        catalog = Catalog.of(schema if schema is not None else {}, SYSTEM)
         functions: list[Function[..., Any]] = []
         for path, name in _function_modules(folder):
             module = _import(name, folder)

@@ -21,6 +21,7 @@ from reactor.limits import DEFAULT_LIMITS
 from reactor.schema import validators
 from reactor.schema.document import Document, Plan, plan_of
 from reactor.schema.index import BoundIndex, Index
+from reactor.schema.system import Access
 from reactor.values import codec
 from reactor.values.order import MISSING, encode_key, split_key
 
@@ -61,13 +62,18 @@ class Table:
         number: in the ids of its documents; 0 until the catalog is bound to a database.
         indexes: ``by_creation_time``, then the declared ones by name.
         indexed: the wire names of the fields that any of them has, or has a part of.
+        readable, writable: by functions, through ``ctx.db``.
         shape: a description that changes exactly when what fits the table may change.
     """
 
-    __slots__ = ("_by_name", "_tables", "by_id", "document", "indexed", "indexes", "name", "number", "shape")
+    __slots__ = ("_by_name", "_tables", "by_id", "document", "indexed", "indexes", "name", "number", "readable", "shape", "writable")
 
-    def __init__(self, name: str, document: type[Document], indexes: Mapping[str, tuple[str, ...]], tables: Catalog) -> None:
+    def __init__(
+        self, name: str, document: type[Document], indexes: Mapping[str, tuple[str, ...]], tables: Catalog, access: Access = "write"
+    ) -> None:
         self.name = name
+        self.readable = access != "none"
+        self.writable = access == "write"
         self.number = 0
         self.document = document
         named = [("by_creation_time", ()), *sorted(indexes.items())]
@@ -153,14 +159,19 @@ class Catalog:
         self._by_class_name: dict[str, str] = {}
 
     @classmethod
-    def of(cls, namespace: ModuleType | Mapping[str, Any]) -> Catalog:
-        """The catalog of all documents with a table that stand in ``namespace``.
+    def of(cls, namespace: ModuleType | Mapping[str, Any], system: Mapping[type[Document], Access] = MappingProxyType({})) -> Catalog:
+        """The catalog of all documents with a table that stand in ``namespace``, and of the system's own.
+
+        Args:
+            system: ``reactor.schema.system.SYSTEM``, where functions are to run.
 
         Raises:
             SchemaError: the schema cannot be used; says where and what to do.
         """
         names = vars(namespace) if isinstance(namespace, ModuleType) else namespace
-        documents = {
+        # The system's first: a class of the schema that has the same name is what the schema's annotations mean.
+        documents = {id(document): document for document in system}
+        documents |= {
             id(value): value
             for value in names.values()
             if isinstance(value, type) and issubclass(value, Document) and value is not Document
@@ -169,17 +180,17 @@ class Catalog:
         tables: dict[str, Table] = {}
         for document in documents.values():
             where = _where(document)
-            name = _table_name(document, where)
+            name = document.__table__ if document in system else _table_name(document, where)
             if name is None:
                 continue
             if name in tables:
                 other = _where(tables[name].document)
                 raise SchemaError(f"{where}: table {name!r} is declared a second time; first in {other}. Give one of them another name.")
             _complete(document, {**names, **{d.__name__: d for d in documents.values()}}, where)
-            tables[name] = Table(name, document, _indexes(document, where), catalog)
+            tables[name] = Table(name, document, _indexes(document, where), catalog, system.get(document, "write"))
             catalog._by_class_name[document.__name__] = name
-        if len(tables) > DEFAULT_LIMITS.tables:
-            raise SchemaError(f"A schema has at most {DEFAULT_LIMITS.tables} tables, this one has {len(tables)}.")
+        if len(tables) - len(system) > DEFAULT_LIMITS.tables:
+            raise SchemaError(f"A schema has at most {DEFAULT_LIMITS.tables} tables, this one has {len(tables) - len(system)}.")
         catalog.tables = MappingProxyType(tables)
         for table in tables.values():
             try:

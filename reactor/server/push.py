@@ -102,7 +102,7 @@ class Watcher:
 
 def describe(app: App) -> str:
     """What an app holds, in a few words."""
-    tables, functions = len(app.catalog.tables), len(app.registry)
+    tables, functions = sum(table.writable for table in app.catalog.tables.values()), len(app.registry)
     return f"{tables} table{'' if tables == 1 else 's'} and {functions} function{'' if functions == 1 else 's'}"
 
 

@@ -188,7 +188,9 @@ def load_table(connection: apsw.Connection, name: str) -> SqlTable:
 
 def add_table(connection: apsw.Connection, name: str) -> SqlTable:
     """``Store.create_table``."""
-    number = max(connection.execute("SELECT max(number) FROM _reactor_tables").get or 0, FIRST_TABLE_NUMBER - 1) + 1
+    system = name.startswith("_")
+    last = connection.execute("SELECT max(number) FROM _reactor_tables WHERE (number < ?) = ?", (FIRST_TABLE_NUMBER, system)).get
+    number = last + 1 if last is not None else 1 if system else FIRST_TABLE_NUMBER
     # SQLite's names know no case, and some are its own. No name of ours begins with a digit or has a dot in it.
     taken = (
         name.lower().startswith("sqlite_") or connection.execute("SELECT 1 FROM sqlite_schema WHERE lower(name) = lower(?)", (name,)).get

@@ -504,6 +504,11 @@ class TestSchema:
         assert books.shape == ""
         assert store.tables() == {"books": books, "readers": readers}
 
+    async def test_a_system_table_has_a_number_below_those_of_the_apps(self, store: Store) -> None:
+        names = ["_files", "books", "_jobs", "readers"]
+        numbers = [(await store.create_table(name)).number for name in names]
+        assert numbers == [1, 10_001, 2, 10_002]
+
     async def test_is_there_after_reopening(self, place: Place) -> None:
         store = await place.open()
         await push(store, catalog_of(Book, Reader))
