@@ -58,6 +58,7 @@ class Limits:
     actions_running_per_session: int = 1000
     http_body_size_bytes: int = 16 * MIB + 2000
     http_batch_queries: int = 1000
+    token_size_bytes: int = 16 * KIB  # of an identity provider
     close_timeout_s: float = 10.0  # a reader that never reads is dropped this long after the close
     ping_after_s: float = 15.0  # of silence
     silent_client_s: float = 120.0  # a client that answers no WebSocket ping for this long is dropped

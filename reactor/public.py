@@ -29,6 +29,7 @@ from reactor.functions.context import ActionCtx, MutationCtx, QueryCtx
 from reactor.functions.decorators import action, internal_action, internal_mutation, internal_query, mutation, query
 from reactor.functions.function import Action, Mutation, Query
 from reactor.functions.identity import Identity
+from reactor.functions.providers import OIDC, CustomJWT
 from reactor.limits import Limits
 from reactor.schema import ABSENT, Absent, Document, Index, IndexRange, PaginationOptions, PaginationResult, between, gt, gte, lt, lte
 from reactor.schema.system import StoredFile
@@ -37,6 +38,7 @@ from reactor.values.ids import Id
 
 __all__ = [
     "ABSENT",
+    "OIDC",
     "Absent",
     "Action",
     "ActionCtx",
@@ -45,6 +47,7 @@ __all__ = [
     "AuthenticationError",
     "ConnectionLost",
     "CursorError",
+    "CustomJWT",
     "Document",
     "DocumentNotFound",
     "FunctionNotFound",

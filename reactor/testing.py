@@ -6,7 +6,6 @@ import asyncio
 import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
-from dataclasses import fields
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import TracebackType
@@ -22,7 +21,7 @@ from reactor.engine.transaction import Transaction
 from reactor.functions.context import MutationCtx
 from reactor.functions.execute import execute
 from reactor.functions.function import Action, Function, Mutation, Query
-from reactor.functions.identity import Caller, Identity
+from reactor.functions.identity import STANDARD_CLAIMS, Caller, Identity
 from reactor.functions.outcome import Outcome
 from reactor.functions.output import capture_output
 from reactor.functions.registry import load_app
@@ -97,7 +96,8 @@ class TestBackend:
             stack.enter_context(capture_output())
             self._engine = engine
             self._runner = Runner(engine, app, secret=store.secret, runtime=self.runtime, limits=self._limits)
-            authenticator = Authenticator(f"test|{self.runtime.random_bytes(16).hex()}")
+            authenticator = Authenticator(f"test|{self.runtime.random_bytes(16).hex()}", self._runner)
+            stack.push_async_callback(authenticator.close)
             self._server = Backend(self._runner, authenticator, instance_name="test")
             self._stack = stack.pop_all()
         return self
@@ -109,9 +109,8 @@ class TestBackend:
         """The same backend as seen by somebody who is signed in. Unknown attributes are claims."""
         view = object.__new__(type(self))
         view.__dict__.update(self.__dict__)
-        standard = {field.name for field in fields(Identity)} - {"claims"}
-        known = {name: value for name, value in attributes.items() if name in standard}
-        claims = {name: value for name, value in attributes.items() if name not in standard}
+        known = {name: value for name, value in attributes.items() if name in STANDARD_CLAIMS}
+        claims = {name: value for name, value in attributes.items() if name not in STANDARD_CLAIMS}
         view._identity = Identity(subject, **{"issuer": "https://test.invalid", **known}, claims=claims)
         return view
 

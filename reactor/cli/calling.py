@@ -5,23 +5,19 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-import httpx
 import orjson
 
+from reactor.cli.admin import ask_server
 from reactor.cli.serving import run_loop
 from reactor.errors import ReactorError, StoreLocked
 from reactor.functions.identity import Caller
 from reactor.functions.outcome import Outcome
-from reactor.server.admin import key_file
 from reactor.server.app import open_backend
 from reactor.server.logs import Logs
-from reactor.server.node import address_file
 from reactor.server.settings import Settings
 from reactor.values import codec
 
 __all__ = ["run"]
-
-CONNECT_TIMEOUT_S = 5.0
 
 
 def run(path: str, args: str, settings: Settings) -> None:
@@ -52,22 +48,9 @@ def run(path: str, args: str, settings: Settings) -> None:
 
 def _on_server(path: str, args: object, db: Path) -> bytes | None:
     """The result by the server of the database, or None if none runs."""
-    try:
-        url = address_file(db).read_text(encoding="utf-8").strip()
-        key = key_file(db).read_text(encoding="utf-8").strip()
-    except FileNotFoundError:
+    answer = ask_server(db, "POST", "/api/function", {"path": path, "args": args, "format": "json"})
+    if answer is None:
         return None
-    headers = {"Authorization": f"Convex {key}"}
-    body = {"path": path, "args": args, "format": "json"}
-    try:
-        reply = httpx.post(
-            f"{url}/api/function", headers=headers, json=body, timeout=httpx.Timeout(None, connect=CONNECT_TIMEOUT_S), trust_env=False
-        )
-    except httpx.ConnectError:
-        return None  # it was killed, and left its address behind
-    answer = reply.json()
-    if not reply.is_success:
-        raise ReactorError(f"The server at {url} refused: {answer['message']}", code=answer["code"])
     _show(answer.get("logLines", ()))
     if answer["status"] == "error":
         raise ReactorError(answer["errorMessage"], code="FunctionError")

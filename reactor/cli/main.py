@@ -84,6 +84,40 @@ def run(
     calling.run(path, args, serving.settings(db=db))
 
 
+keys = typer.Typer(help="Admin keys beside the server's own, such as one for each person or tool.", no_args_is_help=True)
+app.add_typer(keys, name="keys")
+
+
+@keys.command("create")
+def keys_create(
+    name: Annotated[str, typer.Argument(help="What it is told by.", show_default=False)],
+    db: Database = None,
+) -> None:
+    """Make a key and print it. It is shown this once: only its hash is kept."""
+    from reactor.cli import keys, serving
+
+    keys.create(name, serving.settings(db=db))
+
+
+@keys.command("list")
+def keys_list(db: Database = None) -> None:
+    """Print the name of each key and when it was made."""
+    from reactor.cli import keys, serving
+
+    keys.show(serving.settings(db=db))
+
+
+@keys.command("revoke")
+def keys_revoke(
+    name: Annotated[str, typer.Argument(help="The name of the key.", show_default=False)],
+    db: Database = None,
+) -> None:
+    """Make a key useless, at once, also for those who are connected with it."""
+    from reactor.cli import keys, serving
+
+    keys.revoke(name, serving.settings(db=db))
+
+
 @app.command()
 def init(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where to: a new folder, or an empty one.", show_default=False)],

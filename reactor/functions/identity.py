@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from copy import deepcopy
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from reactor.errors import AuthenticationError
 
-__all__ = ["Auth", "Caller", "Identity"]
+__all__ = ["STANDARD_CLAIMS", "Auth", "Caller", "Identity"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +21,8 @@ class Identity:
         issuer: who vouches for it.
         token_identifier: ``issuer|subject``: unique among all issuers.
         claims: what the token says beyond the standard claims, by name.
+
+    The standard claims are None where the token does not have them. Two identities are equal when no function could tell them apart.
     """
 
     subject: str
@@ -43,11 +46,18 @@ class Identity:
     phone_number_verified: bool | None = None
     address: str | None = None
     updated_at: str | None = None
-    claims: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    claims: Mapping[str, Any] = field(default_factory=dict, compare=False)
+    # 1 == True == 1.0, but a function may give another result for each.
+    _claims_text: str = field(init=False, repr=False, hash=False, default="")
 
     def __post_init__(self) -> None:
         if not self.token_identifier:
             object.__setattr__(self, "token_identifier", f"{self.issuer}|{self.subject}")
+        object.__setattr__(self, "_claims_text", repr(sorted(self.claims.items())))
+
+
+#: The attributes of an identity that have a name of their own.
+STANDARD_CLAIMS = frozenset(field.name for field in fields(Identity) if field.init) - {"claims"}
 
 
 @dataclass(slots=True)
@@ -77,8 +87,12 @@ class Auth:
 
     async def identity(self) -> Identity | None:
         """Who calls, or None."""
+        identity = self._identity
+        if identity is not None and identity.claims and not self.used:
+            # Of this run's own: what it does to a list among them, other runs must not see.
+            identity = self._identity = replace(identity, claims=deepcopy(dict(identity.claims)))
         self.used = True
-        return self._identity
+        return identity
 
     async def require(self) -> Identity:
         """Who calls.
@@ -86,7 +100,7 @@ class Auth:
         Raises:
             AuthenticationError: nobody is signed in.
         """
-        self.used = True
-        if self._identity is None:
+        identity = await self.identity()
+        if identity is None:
             raise AuthenticationError("This function needs a signed-in caller, and there is none.")
-        return self._identity
+        return identity

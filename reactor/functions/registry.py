@@ -15,6 +15,7 @@ from typing import Any
 from reactor.errors import CodeError, FunctionNotFound, ReactorError, WrongFunctionKind
 from reactor.functions.determinism import freeze_modules
 from reactor.functions.function import Function, Kind
+from reactor.functions.providers import Provider, providers_in
 from reactor.schema.catalog import Catalog
 from reactor.schema.system import SYSTEM
 
@@ -22,6 +23,7 @@ __all__ = ["App", "Registry", "canonical_path", "load_app"]
 
 FUNCTIONS_FOLDER = "app_functions"
 SCHEMA_MODULE = "schema"
+AUTH_MODULE = "auth_config"
 _NAMES = (SCHEMA_MODULE, FUNCTIONS_FOLDER)
 
 
@@ -91,11 +93,12 @@ def _a(kind: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class App:
-    """What a folder holds: the schema and the functions, loaded together."""
+    """What a folder holds: the schema, the functions and the identity providers, loaded together."""
 
     folder: Path
     catalog: Catalog
     registry: Registry
+    providers: tuple[Provider, ...] = ()
     modules: Mapping[str, ModuleType] = field(default_factory=dict)
 
 
@@ -121,12 +124,15 @@ def load_app(folder: Path, *, fresh: bool = True) -> App:
         schema = _import(SCHEMA_MODULE, folder) if (folder / f"{SCHEMA_MODULE}.py").is_file() else None
         catalog = Catalog.of(schema if schema is not None else {}, SYSTEM)
         functions: list[Function[..., Any]] = []
+        providers: tuple[Provider, ...] = ()
         for path, name in _function_modules(folder):
             module = _import(name, folder)
             functions += _declared(module, path, catalog)
+            if path == AUTH_MODULE:
+                providers = providers_in(vars(module))
         modules = {name: module for name, module in sys.modules.items() if _belongs(module, folder)}
         freeze_modules(modules.values())
-        return App(folder, catalog, Registry(_distinct(functions)), modules)
+        return App(folder, catalog, Registry(_distinct(functions)), providers, modules)
 
 
 def _function_modules(folder: Path) -> Iterator[tuple[str, str]]:

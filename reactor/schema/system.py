@@ -10,8 +10,9 @@ from pydantic import ConfigDict
 from pydantic.alias_generators import to_camel
 
 from reactor.schema.document import Document
+from reactor.schema.index import Index
 
-__all__ = ["SYSTEM", "Access", "StoredFile"]
+__all__ = ["SYSTEM", "Access", "AdminKey", "StoredFile"]
 
 #: What functions may do with a table through ``ctx.db``. Of one that they cannot even read they see no document by any id.
 Access: TypeAlias = Literal["none", "read", "write"]
@@ -33,5 +34,19 @@ class StoredFile(Document, table="_storage"):
     content_type: str | None
 
 
+class AdminKey(Document, table="_admin_keys"):
+    """A key that was made beside the server's own. The key itself is not kept.
+
+    Attributes:
+        name: what it is told by; there is one of each.
+        sha256: of the key, in hexadecimal. A key is random and long: its hash cannot be turned back.
+    """
+
+    name: str
+    sha256: str
+
+    by_name = Index("name")
+
+
 #: Every system document, with what functions may do with it. Its table's name begins with '_'.
-SYSTEM: Mapping[type[Document], Access] = MappingProxyType({StoredFile: "read"})
+SYSTEM: Mapping[type[Document], Access] = MappingProxyType({StoredFile: "read", AdminKey: "none"})

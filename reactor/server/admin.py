@@ -1,4 +1,4 @@
-"""Who calls: the local admin key, acting as a user, and tokens of users."""
+"""Who calls: admin keys, acting as a user, and tokens of users."""
 
 from __future__ import annotations
 
@@ -8,28 +8,34 @@ import hmac
 import os
 import secrets
 from collections.abc import Mapping
-from dataclasses import fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import orjson
 
 from reactor.errors import AuthenticationError, StoreReadOnly
-from reactor.functions.identity import Identity
+from reactor.functions.identity import STANDARD_CLAIMS, Identity
+from reactor.functions.runner import Runner
+from reactor.server.admin_keys import AdminKeys
+from reactor.services.auth.tokens import Tokens, Verified
 
 __all__ = ["ANONYMOUS", "Authenticator", "Credentials", "key_file", "load_admin_key"]
 
 
 class Credentials(NamedTuple):
-    """What a caller has shown to be."""
+    """What a caller has shown to be.
+
+    Attributes:
+        proof: what may cease to hold: a verified token, or the hash of an admin key that can be revoked.
+    """
 
     identity: Identity | None
     admin: bool
+    proof: Verified | str | None = None
 
 
 ANONYMOUS = Credentials(None, False)
 
-_CLAIMS = {field.name for field in fields(Identity)} - {"claims"}
 _BOOLEANS = {"email_verified", "phone_number_verified"}
 
 
@@ -68,15 +74,26 @@ class Authenticator:
     """Verifies what callers show, over HTTP and over the socket.
 
     Args:
-        admin_key: in the form ``name|secret``.
+        admin_key: the server's own, in the form ``name|secret``.
+        runner: whose app has the identity providers, and whose database the admin keys that were made besides.
+
+    Attributes:
+        keys: the admin keys that were made besides. There are none before they are loaded.
     """
 
-    __slots__ = ("_admin_key",)
+    __slots__ = ("_admin_key", "_tokens", "keys")
 
-    def __init__(self, admin_key: str) -> None:
+    def __init__(self, admin_key: str, runner: Runner) -> None:
         self._admin_key = admin_key.encode()
+        self._tokens = Tokens(lambda: runner.app.providers, runner.runtime, runner.limits)
+        self.keys = AdminKeys(runner)
 
-    def authorize(self, authorization: bytes | None, admin_key: str | None = None) -> Credentials:
+    async def close(self) -> None:
+        """Ask identity providers and the database no more."""
+        self.keys.close()
+        await self._tokens.close()
+
+    async def authorize(self, authorization: bytes | None, admin_key: str | None = None) -> Credentials:
         """Who sends a request.
 
         Args:
@@ -84,7 +101,7 @@ class Authenticator:
             admin_key: of the query parameter ``adminKey``, which counts where there is no header.
 
         Raises:
-            AuthenticationError: codes ``InvalidAuthHeader``, ``BadDeployKey``, ``NoAuthProvider``.
+            AuthenticationError: codes ``InvalidAuthHeader``, ``BadDeployKey``, and those of ``user``.
         """
         if authorization is None:
             return ANONYMOUS if admin_key is None else self.admin(admin_key)
@@ -94,7 +111,7 @@ class Authenticator:
             case "convex" if credential:
                 return self.admin(credential)
             case "bearer" if credential:
-                return self.user(credential)
+                return await self.user(credential)
         raise AuthenticationError(
             "The Authorization header is not understood. Write 'Bearer <token>' or 'Convex <admin key>'.", code="InvalidAuthHeader"
         )
@@ -110,21 +127,35 @@ class Authenticator:
             AuthenticationError: codes ``BadDeployKey``, and ``InvalidAuthHeader`` for attributes that are none.
         """
         key, encoded = _split_key(credential)
-        if not hmac.compare_digest(key.encode(), self._admin_key):
+        own = hmac.compare_digest(key.encode(), self._admin_key)
+        made = None if own else self.keys.hash_of(key)
+        if not own and made is None:
             raise AuthenticationError(
                 "The admin key is not this server's. The right one is in the file beside its database.", code="BadDeployKey"
             )
         if encoded is not None:
             attributes = _decode_attributes(encoded)
-        return Credentials(None if attributes is None else _impersonate(attributes), True)
+        return Credentials(None if attributes is None else _impersonate(attributes), True, made)
 
-    def user(self, token: str) -> Credentials:
-        """Who shows a token of an identity provider.
+    async def user(self, token: str) -> Credentials:
+        """Who shows a token of an identity provider. Waits only when the provider has to be asked for its keys.
 
         Raises:
-            AuthenticationError: code ``NoAuthProvider``.
+            AuthenticationError: see ``reactor.services.auth.tokens.Tokens.verify``.
         """
-        raise AuthenticationError("No identity provider is configured, so no token can be accepted.", code="NoAuthProvider")
+        verified = await self._tokens.verify(token)
+        return Credentials(verified.identity, False, verified)
+
+    def check(self, shown: Credentials) -> None:
+        """Check that what was shown still holds.
+
+        Raises:
+            AuthenticationError: the token has expired, or its issuer is no provider any more; or the admin key was revoked.
+        """
+        if isinstance(shown.proof, Verified):
+            self._tokens.check(shown.proof)
+        elif shown.proof is not None and not self.keys.has(shown.proof):
+            raise AuthenticationError("The admin key was revoked.", code="BadDeployKey")
 
 
 def _split_key(credential: str) -> tuple[str, str | None]:
@@ -152,7 +183,7 @@ def _impersonate(attributes: Mapping[str, Any]) -> Identity:
     claims: dict[str, Any] = {}
     for wire_name, value in attributes.items():
         name = "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in wire_name)
-        if name not in _CLAIMS:
+        if name not in STANDARD_CLAIMS:
             claims[wire_name] = value
         elif isinstance(value, bool if name in _BOOLEANS else str):
             standard[name] = value

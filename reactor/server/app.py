@@ -49,6 +49,7 @@ class Backend:
     def __init__(self, runner: Runner, authenticator: Authenticator, *, instance_name: str, static: Path | None = None) -> None:
         self.runner = runner
         self.engine = runner.engine
+        self.authenticator = authenticator
         self.connections = Connections(runner.engine, runner, authenticator, runner.runtime, runner.limits)
         self.http_api = HttpApi(runner, authenticator, instance_name=instance_name, version=importlib.metadata.version("reactor"))
         self.static = static
@@ -103,12 +104,15 @@ async def open_backend(
     async with contextlib.AsyncExitStack() as stack:
         store = SqliteStore.open(settings.db, synchronous=settings.synchronous)
         stack.push_async_callback(store.close)
-        authenticator = Authenticator(load_admin_key(store.path, store.instance_name))
+        admin_key = load_admin_key(store.path, store.instance_name)
         engine = Engine(store, app.catalog, runtime, limits)
         await engine.start()
         stack.push_async_callback(engine.stop)
         await engine.push(app.catalog)
         runner = Runner(engine, app, secret=store.secret, runtime=runtime, limits=limits, production=production, on_run=logs.run)
+        authenticator = Authenticator(admin_key, runner)
+        await authenticator.keys.load()
+        stack.push_async_callback(authenticator.close)
         stack.enter_context(console_logging(logs))
         stack.enter_context(capture_output())
         static = settings.static if settings.static is not None else find_static(app.folder)

@@ -24,6 +24,7 @@ from reactor.protocol import server_messages as wire
 from reactor.protocol.version import decode_ts, encode_ts
 from reactor.server.admin import Authenticator
 from reactor.server.websocket import client_version
+from reactor.services.auth.fetching import UNREACHABLE
 from reactor.values import codec
 
 __all__ = ["HttpApi", "Reply", "send_reply"]
@@ -49,7 +50,7 @@ _CLEAN = {"json": True, "convex_clean_json": True, "convex_encoded_json": False,
 #: Clients before these versions do not say the format, and expect the wire's encoding.
 _SAYS_FORMAT_FROM = {"npm": (1, 4, 1), "npm-cli": (1, 4, 1), "python": (0, 5, 0)}
 
-_AUTHENTICATION_STATUS = {"BadDeployKey": 403}
+_AUTHENTICATION_STATUS = {"BadDeployKey": 403, UNREACHABLE: 503}
 
 #: Failures before the function ran, by code: the request is at fault.
 _REQUEST_FAULTS = frozenset(("TimestampInFuture", "LogTrimmed"))
@@ -147,6 +148,8 @@ class HttpApi:
             "/api/query_at_ts": {"POST": self._query_at_ts},
             "/api/query_batch": {"POST": self._query_batch},
             "/api/debug_event": {"POST": self._debug_event},
+            "/api/admin_keys": {"GET": self._list_keys, "POST": self._create_key},
+            "/api/admin_keys/revoke": {"POST": self._revoke_key},
             "/version": {"GET": _text(version)},
             "/instance_version": {"GET": _text(version)},
             "/instance_name": {"GET": _text(instance_name)},
@@ -201,7 +204,7 @@ class HttpApi:
     # --- calling functions
 
     async def _query(self, call: Call) -> Reply:
-        caller = self._caller(call)
+        caller = await self._caller(call)
         function = self._function_call(call, await self._json_body(call))
         return self._reply(function, await self._runner.query(function.path, function.args, caller))
 
@@ -211,26 +214,24 @@ class HttpApi:
             args = orjson.loads(parameters.get("args", "null"))
         except orjson.JSONDecodeError as error:
             raise HttpError(400, "BadJsonBody", f"The parameter 'args' is not JSON: {error}.") from None
-        caller = self._caller(call)
+        caller = await self._caller(call)
         function = self._function_call(call, {**parameters, "args": args})
         return self._reply(function, await self._runner.query(function.path, function.args, caller))
 
     async def _mutation(self, call: Call) -> Reply:
-        caller = self._caller(call)
+        caller = await self._caller(call)
         function = self._function_call(call, await self._json_body(call))
         return self._reply(function, await self._runner.mutation(function.path, function.args, caller))
 
     async def _action(self, call: Call) -> Reply:
-        caller = self._caller(call)
+        caller = await self._caller(call)
         function = self._function_call(call, await self._json_body(call))
         outcome = await self._runner.action(function.path, function.args, caller)
         # What a mutation or the store did to an action is the action's own failure: it may have had effects.
         return self._reply(function, outcome, own_failure=True)
 
     async def _function(self, call: Call) -> Reply:
-        caller = self._caller(call)
-        if not caller.admin:
-            raise AuthenticationError("/api/function takes the admin key: 'Authorization: Convex <admin key>'.", code="BadDeployKey")
+        caller = await self._admin(call)
         body = await self._json_body(call)
         if body.get("componentPath"):
             raise HttpError(400, "BadComponentPath", f"There is no component {body['componentPath']!r}: leave 'componentPath' out.")
@@ -244,7 +245,7 @@ class HttpApi:
         path = f"{'/'.join(segments[:-1])}:{segments[-1]}"
         if any("/" in segment for segment in segments):
             raise _bad_path(path)
-        caller = self._caller(call)
+        caller = await self._caller(call)
         body = await self._json_body(call)
         function = self._function_call(call, {"format": "json", **body, "path": path})
         return self._reply(function, await self._runner.any_kind(function.path, function.args, caller))
@@ -256,14 +257,14 @@ class HttpApi:
         return Reply(orjson.dumps({"ts": encode_ts(self._runner.engine.head_ts)}))
 
     async def _query_at_ts(self, call: Call) -> Reply:
-        caller = self._caller(call)
+        caller = await self._caller(call)
         body = await self._json_body(call)
         ts = _decode_ts(body.get("ts"))
         function = self._function_call(call, body)
         return self._reply(function, await self._runner.query(function.path, function.args, caller, at=ts))
 
     async def _query_batch(self, call: Call) -> Reply:
-        caller = self._caller(call)
+        caller = await self._caller(call)
         queries = (await self._json_body(call)).get("queries")
         if not isinstance(queries, list):
             raise HttpError(400, "BadJsonBody", 'Write {"queries": [{"path": …, "args": {…}}, …]}.')
@@ -285,6 +286,35 @@ class HttpApi:
             pin.release()
         return Reply(b'{"results":[%b]}' % b",".join(results))
 
+    # --- admin keys
+
+    async def _list_keys(self, call: Call) -> Reply:
+        await self._admin(call)
+        return Reply(orjson.dumps({"keys": await self._authenticator.keys.list()}))
+
+    async def _create_key(self, call: Call) -> Reply:
+        await self._admin(call)
+        name = await self._name(call)
+        try:
+            return Reply(orjson.dumps({"key": await self._authenticator.keys.create(name)}))
+        except ReactorError as error:
+            raise _bad_key_name(error) from None
+
+    async def _revoke_key(self, call: Call) -> Reply:
+        await self._admin(call)
+        name = await self._name(call)
+        try:
+            await self._authenticator.keys.revoke(name)
+        except ReactorError as error:
+            raise _bad_key_name(error) from None
+        return Reply(b"{}")
+
+    async def _name(self, call: Call) -> str:
+        name = (await self._json_body(call)).get("name")
+        if not isinstance(name, str):
+            raise HttpError(400, "BadJsonBody", 'Write {"name": "…"}.')
+        return name
+
     # --- about the server
 
     async def _debug_event(self, call: Call) -> Reply:
@@ -297,7 +327,7 @@ class HttpApi:
 
     # --- reading requests
 
-    def _caller(self, call: Call) -> Caller:
+    async def _caller(self, call: Call) -> Caller:
         """Who calls.
 
         Raises:
@@ -305,8 +335,21 @@ class HttpApi:
         """
         authorization = call.headers.get(b"authorization")
         admin_key = call.query().get("adminKey") if authorization is None and call.scope["query_string"] else None
-        identity, admin = self._authenticator.authorize(authorization, admin_key)
-        return Caller(identity, admin, self._request_id(call), "http")
+        shown = await self._authenticator.authorize(authorization, admin_key)
+        return Caller(shown.identity, shown.admin, self._request_id(call), "http")
+
+    async def _admin(self, call: Call) -> Caller:
+        """Who calls, if it is an admin.
+
+        Raises:
+            AuthenticationError: it is not.
+        """
+        caller = await self._caller(call)
+        if not caller.admin:
+            raise AuthenticationError(
+                f"{call.scope['path']} takes the admin key: 'Authorization: Convex <admin key>'.", code="BadDeployKey"
+            )
+        return caller
 
     def _request_id(self, call: Call) -> str:
         named = call.headers.get(b"convex-request-id")
@@ -387,6 +430,10 @@ def _raise_unless_functions(function: FunctionCall, exception: Exception, messag
             canonical_path(function.path)
         except FunctionNotFound:
             raise _bad_path(function.path) from None
+
+
+def _bad_key_name(error: ReactorError) -> Exception:
+    return HttpError(400, error.code, error.message) if error.code == "BadAdminKeyName" else error
 
 
 def _bad_path(path: str) -> HttpError:

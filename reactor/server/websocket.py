@@ -10,6 +10,7 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from reactor.engine.eager import start
@@ -34,8 +35,9 @@ from reactor.protocol.client_messages import (
     decode_client_message,
 )
 from reactor.protocol.session import Overload, Query, Round, Session
-from reactor.server.admin import ANONYMOUS, Authenticator
+from reactor.server.admin import ANONYMOUS, Authenticator, Credentials
 from reactor.server.uvicorn_socket import EXTENSION, WebSocketProtocol
+from reactor.services.auth.fetching import UNREACHABLE
 
 __all__ = ["ClientVersion", "Connections", "client_version"]
 
@@ -51,6 +53,8 @@ _CLIENT = re.compile(r"(?P<name>.+?)-(?P<version>\d+\.\d+\.\d+.*)\Z")
 
 #: The last reason that a connection is closed with at a shutdown: clients reconnect, and say nothing.
 GOING_AWAY = (1001, "InternalServerError")
+#: What a held message takes besides its text.
+_HELD_BYTES = 100
 #: How long a shutdown waits for clients to take their last frames.
 CLOSING_S = 2.0
 #: Connections are served this long, one after another, between two turns of the event loop.
@@ -239,6 +243,10 @@ class _Connection:
         self._direct = direct
         self._session_id: str | None = None
         self._caller = Caller(origin="sync", request_id=connections.runtime.random_bytes(8).hex())
+        self._shown = ANONYMOUS
+        self._verifying: asyncio.Task[Credentials] | None = None
+        self._held: list[str | bytes] = []  # what was received since, by whom is not known yet
+        self._held_bytes = 0
         self._mutations: deque[tuple[Mutation, Caller]] = deque()
         self._mutating = False
         self._accepting = True
@@ -268,6 +276,8 @@ class _Connection:
         finally:
             self._ended = True
             self._timer.cancel()
+            if self._verifying is not None:
+                self._verifying.cancel()
             self._mutations.clear()
             self._closing = self._closing or _Closed(1000, "")
             for query in self.session.queries.values():
@@ -296,6 +306,9 @@ class _Connection:
     def _receive(self, frame: str | bytes) -> None:
         if self._ended or self._closing is not None or not self._accepting:
             return
+        if self._verifying is not None:
+            self._hold(frame)
+            return
         try:
             self._take(decode_client_message(frame))
         except ProtocolError as error:
@@ -310,6 +323,11 @@ class _Connection:
             self.wake()
 
     def _take(self, message: ClientMessage) -> None:
+        if self._shown.proof is not None and not isinstance(message, Authenticate):
+            # Nothing is done for an identity that ceased to hold: the client gets a new token and asks again.
+            self._close_if_identity_ended()
+            if self._closing is not None:
+                return
         if isinstance(message, Mutation):
             self.session.begin_mutation()
             self._mutations.append((message, self._caller))
@@ -355,18 +373,65 @@ class _Connection:
         authenticator = self._all.authenticator
         try:
             if message.kind == "User":
-                shown = authenticator.user(message.token or "")
+                shown = start(authenticator.user(message.token or ""))
+                if isinstance(shown, asyncio.Task):
+                    # Its provider is asked for keys. What comes meanwhile waits: it is by whom the token names.
+                    self._verifying = shown
+                    shown.add_done_callback(partial(self._verified, message))
+                    return
             elif message.kind == "Admin":
                 shown = authenticator.admin(message.token or "", message.acting_as)
             else:
                 shown = ANONYMOUS
         except AuthenticationError as error:
-            raise _Closed(1000, "", wire.auth_error(error.message, self.session.sent.identity, update_attempted=True)) from None
+            raise self._refused(error, update_attempted=True) from None
+        self._become(message, shown)
+
+    def _hold(self, frame: str | bytes) -> None:
+        self._held.append(frame)
+        self._held_bytes += len(frame) + _HELD_BYTES
+        if self._held_bytes > self._all.limits.frame_size_bytes:
+            self._held = []
+            self._close(_Closed(1013, "TooManyConcurrentRequests"))
+
+    def _verified(self, message: Authenticate, verifying: asyncio.Task[Credentials]) -> None:
+        held, self._held, self._held_bytes = self._held, [], 0
+        self._verifying = None
+        if verifying.cancelled():
+            return
+        try:
+            shown = verifying.result()
+            if not self._ended and self._closing is None:
+                self._become(message, shown)
+        except AuthenticationError as error:
+            self._close(self._refused(error, update_attempted=True))
+        except Exception as error:
+            self.fail(error)
+        for frame in held:
+            self._receive(frame)
+        self.wake()
+
+    def _refused(self, error: AuthenticationError, *, update_attempted: bool) -> _Closed:
+        if error.code == UNREACHABLE:
+            # To be told that it is wrong, a client would throw its token away: it comes again with the same one.
+            return _Closed(1013, UNREACHABLE)
+        return _Closed(1000, "", wire.auth_error(error.message, self.session.sent.identity, update_attempted=update_attempted))
+
+    def _become(self, message: Authenticate, shown: Credentials) -> None:
+        self._shown = shown
         self._caller = Caller(shown.identity, shown.admin, self._caller.request_id, "sync")
         for query in self.session.queries.values():
-            query.subscription.close()
+            # In this order: a result that did not look at the identity is shared, and must not go with its last watcher.
+            before = query.subscription
             self._subscribe(query)
+            before.close()
         self.session.authenticate(message)
+
+    def _close_if_identity_ended(self) -> None:
+        try:
+            self._all.authenticator.check(self._shown)
+        except AuthenticationError as error:
+            self._close(self._refused(error, update_attempted=False))
 
     # --- running
 
@@ -439,6 +504,8 @@ class _Connection:
         session = self.session
         # A response whose commit this snapshot shows was queued before the snapshot was taken: it goes first.
         frames = self._responses()
+        if self._shown.proof is not None and session.wants_round:
+            self._close_if_identity_ended()
         if self._closing is not None:
             return frames, None
         if session.wants_round:

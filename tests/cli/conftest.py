@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeAlias
 
 import pytest
 
-from tests.support.server import REACTOR
+from tests.support.server import REACTOR, Server
 
 Reactor: TypeAlias = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -80,3 +80,16 @@ def reactor(app: Path) -> Reactor:
         return subprocess.run([str(REACTOR), *arguments], cwd=app, capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL)
 
     return run
+
+
+@pytest.fixture(params=["without a server", "on the server"])
+def running(request: pytest.FixtureRequest, app: Path) -> Iterator[None]:
+    if request.param == "without a server":
+        yield
+        return
+    folder = app / ".reactor"
+    folder.mkdir()
+    server = Server(folder, app=app)
+    server.arguments[server.arguments.index("--db") + 1] = str(folder / "reactor.db")
+    with server:
+        yield

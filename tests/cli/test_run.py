@@ -3,26 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.cli.conftest import Reactor
-from tests.support.server import Server
-
-
-@pytest.fixture(params=["without a server", "on the server"])
-def running(request: pytest.FixtureRequest, app: Path) -> Iterator[None]:
-    if request.param == "without a server":
-        yield
-        return
-    folder = app / ".reactor"
-    folder.mkdir()
-    server = Server(folder, app=app)
-    server.arguments[server.arguments.index("--db") + 1] = str(folder / "reactor.db")
-    with server:
-        yield
 
 
 @pytest.mark.usefixtures("running")

@@ -64,6 +64,13 @@ def test_the_benchmarks_that_are_named_can_be_run_so() -> None:
         assert set(re.findall(r"--[a-z]+", options)) <= set(re.findall(r"--[a-z]+", told))
 
 
+@pytest.mark.parametrize("page", ["identity.md"])
+def test_a_pages_app_passes_its_own_test_and_type_checks(page: str, tmp_path: Path) -> None:
+    write_files(ROOT / "docs" / page, tmp_path)
+    assert " passed" in command(tmp_path, sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider")
+    command(tmp_path, sys.executable, "-m", "mypy", "--strict", "--explicit-package-bases", ".", "--cache-dir", str(tmp_path / "mypy"))
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text()):

@@ -26,7 +26,9 @@ class SmallBackend(TestBackend):
 
     async def __aenter__(self) -> Self:
         await super().__aenter__()
-        self._server = Backend(self._runner, Authenticator(ADMIN_KEY), instance_name="test")
+        authenticator = Authenticator(ADMIN_KEY, self._runner)
+        self._stack.push_async_callback(authenticator.close)
+        self._server = Backend(self._runner, authenticator, instance_name="test")
         return self
 
 

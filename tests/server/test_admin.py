@@ -11,13 +11,14 @@ import pytest
 
 from reactor.errors import AuthenticationError, StoreReadOnly
 from reactor.server.admin import ANONYMOUS, Authenticator, key_file, load_admin_key
+from reactor.testing import TestBackend
 
 KEY = "name|secret"
 
 
 @pytest.fixture
-def authenticator() -> Authenticator:
-    return Authenticator(KEY)
+async def authenticator(t: TestBackend) -> Authenticator:
+    return Authenticator(KEY, t._runner)
 
 
 def test_the_key_is_made_once_and_kept_beside_the_database_for_its_owner(tmp_path: Path) -> None:
@@ -44,15 +45,15 @@ def test_a_key_that_can_be_neither_read_nor_made_is_named(tmp_path: Path, make: 
         load_admin_key(database, "n")
 
 
-def test_without_a_header_one_is_nobody(authenticator: Authenticator) -> None:
-    assert authenticator.authorize(None) == ANONYMOUS
+async def test_without_a_header_one_is_nobody(authenticator: Authenticator) -> None:
+    assert await authenticator.authorize(None) == ANONYMOUS
 
 
 def encoded(attributes: Any) -> str:
     return base64.b64encode(orjson.dumps(attributes)).decode()
 
 
-def test_attributes_are_named_as_on_the_wire_and_others_are_claims(authenticator: Authenticator) -> None:
+async def test_attributes_are_named_as_on_the_wire_and_others_are_claims(authenticator: Authenticator) -> None:
     attributes = {
         "issuer": "https://id",
         "subject": "ann",
@@ -82,7 +83,7 @@ def test_attributes_are_named_as_on_the_wire_and_others_are_claims(authenticator
         ({"tokenIdentifier": "t"}, "t", "", "t"),
     ],
 )
-def test_a_user_is_told_by_token_identifier_or_by_issuer_and_subject(
+async def test_a_user_is_told_by_token_identifier_or_by_issuer_and_subject(
     authenticator: Authenticator, attributes: dict[str, str], token: str, issuer: str, subject: str
 ) -> None:
     identity = authenticator.admin(KEY, attributes).identity
@@ -94,7 +95,7 @@ def test_a_user_is_told_by_token_identifier_or_by_issuer_and_subject(
     "attributes",
     [{}, {"issuer": "i"}, {"subject": ""}, {"subject": 5}, {"subject": "s", "emailVerified": "yes"}, {"subject": "s", "name": []}],
 )
-def test_attributes_that_name_no_user_are_refused(authenticator: Authenticator, attributes: dict[str, Any]) -> None:
+async def test_attributes_that_name_no_user_are_refused(authenticator: Authenticator, attributes: dict[str, Any]) -> None:
     with pytest.raises(AuthenticationError) as refused:
         authenticator.admin(KEY, attributes)
     assert refused.value.code == "InvalidAuthHeader"
@@ -103,7 +104,7 @@ def test_attributes_that_name_no_user_are_refused(authenticator: Authenticator, 
 @pytest.mark.parametrize(
     "credential", ["", "name", "name|", "|secret", "name|secre", "name|secretx", "other|secret", "nämé|sécret", "name|secret|"]
 )
-def test_another_key_is_refused(authenticator: Authenticator, credential: str) -> None:
+async def test_another_key_is_refused(authenticator: Authenticator, credential: str) -> None:
     with pytest.raises(AuthenticationError) as refused:
         authenticator.admin(credential)
     assert refused.value.code == "BadDeployKey"
@@ -111,6 +112,6 @@ def test_another_key_is_refused(authenticator: Authenticator, credential: str) -
 
 
 @pytest.mark.parametrize("credential", [KEY, f"prod:{KEY}", f"dev:{KEY}"])
-def test_a_type_before_the_name_is_left_out(authenticator: Authenticator, credential: str) -> None:
-    assert authenticator.authorize(f"Convex {credential}".encode()).admin
-    assert authenticator.authorize(None, credential).admin
+async def test_a_type_before_the_name_is_left_out(authenticator: Authenticator, credential: str) -> None:
+    assert (await authenticator.authorize(f"Convex {credential}".encode())).admin
+    assert (await authenticator.authorize(None, credential)).admin

@@ -12,13 +12,14 @@ from typing import Any
 
 import pytest
 
-from reactor.errors import ReactorError
+from reactor.errors import CodeError, ReactorError
 from reactor.server.app import Backend, open_backend
 from reactor.server.logs import Logs
 from reactor.server.push import Watcher, describe, push
 from reactor.server.settings import Settings
 from tests.server.gates import gate
 from tests.server.test_logs import Terminal
+from tests.support.issuer import Issuer
 from tests.support.sockets import Socket
 from tests.support.waiting import eventually_async
 
@@ -255,3 +256,56 @@ async def test_a_saved_file_is_pushed_and_a_broken_one_is_shown(app: App) -> Non
         app.write(notes=NOTES)
         await client.until(query, ["one"])
         await eventually_async(lambda: "OK again: pushed 1 table and 2 functions" in app.terminal.text(), "the push")
+
+
+def auth_config(issuer: Issuer, audience: str = "app") -> str:
+    return f"from reactor import OIDC\n\nproviders = [OIDC({issuer.url!r}, audience={audience!r})]\n"
+
+
+async def test_identity_providers_are_pushed_with_the_functions(app: App) -> None:
+    me = (
+        NOTES
+        + "\n@query\nasync def me(ctx: QueryCtx) -> str | None:\n    who = await ctx.auth.identity()\n    return who and who.subject\n"
+    )
+    app.write(notes=me)
+    with Issuer() as issuer:
+        async with app.running() as node:
+            async with Socket(node) as client:
+                client.authenticate("User", issuer.token())
+                _, _, last = await client.closed()
+                assert last is not None and "No identity provider is configured" in last["error"]
+            app.write(auth_config=auth_config(issuer))
+            await push(node.runner)
+            async with Socket(node) as client:
+                client.authenticate("User", issuer.token())
+                query = client.subscribe("notes:me")
+                assert await client.result(query) == "ann"
+                asked = len(issuer.asked)
+                app.write(notes=me.replace("who.subject", "who.subject.upper()"))
+                await push(node.runner)
+                await client.until(query, "ANN")
+                assert len(issuer.asked) == asked, "the keys are kept"
+                app.write(auth_config=auth_config(issuer, audience="other"))
+                await push(node.runner)
+                _, _, last = await client.closed()
+                assert last is not None and last["authUpdateAttempted"] is False
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("providers = [{'domain': 'id.example'}]", "declares no identity provider"),
+        ("from reactor import OIDC\nproviders = [OIDC('http://id.example', 'app')]", "app_functions/auth_config.py:2: The issuer"),
+        ("import os\nissuer = os.environ['NOT_SET_ANYWHERE']", "app_functions/auth_config.py:2: KeyError: 'NOT_SET_ANYWHERE'"),
+    ],
+)
+async def test_identity_providers_that_cannot_be_are_not_pushed(app: App, text: str, says: str) -> None:
+    with Issuer() as issuer:
+        app.write(auth_config=auth_config(issuer))
+        async with app.running() as node:
+            app.write(auth_config=text)
+            with pytest.raises(CodeError, match=re.escape(says)):
+                await push(node.runner)
+            async with Socket(node) as client:
+                client.authenticate("User", issuer.token())
+                await client.reflected()

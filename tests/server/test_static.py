@@ -24,7 +24,7 @@ async def t(anyio_backend: str, tmp_path: Path) -> AsyncIterator[TestBackend]:
     (page / "assets" / "app.js").write_text("let a")
     (tmp_path / "secret.txt").write_text("4711")
     async with TestBackend(APP) as backend:
-        backend._server = Backend(backend._runner, Authenticator(ADMIN_KEY), instance_name="test", static=page)
+        backend._server = Backend(backend._runner, Authenticator(ADMIN_KEY, backend._runner), instance_name="test", static=page)
         yield backend
 
 

@@ -1,0 +1,1 @@
+"""What the server offers on top of engine and functions."""
