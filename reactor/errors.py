@@ -4,6 +4,7 @@
 
     ReactorError
     ├── AppError                 raised by functions on purpose; its data reaches the client
+    │   └── AccessDenied         a rule of the app forbids a write
     ├── ArgumentError            arguments that do not fit a function's signature
     ├── ReturnsError             a result that does not fit a function's return annotation
     ├── ValueFormatError         something that is not a value of the wire (semantics: values)
@@ -42,6 +43,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 __all__ = [
+    "AccessDenied",
     "AppError",
     "ArgumentError",
     "AuthenticationError",
@@ -107,6 +109,22 @@ class AppError(ReactorError):
     def __init__(self, data: Any = None) -> None:
         super().__init__(data if isinstance(data, str) else repr(data))
         self.data = data
+
+
+class AccessDenied(AppError):
+    """A rule of the app does not allow a write. Nothing was written by it.
+
+    Args:
+        operation: ``insert`` or ``modify``.
+        table: of the document.
+
+    Its data is ``{"code": "AccessDenied", "operation", "table"}``.
+    """
+
+    code = "AccessDenied"
+
+    def __init__(self, operation: str, table: str) -> None:
+        super().__init__({"code": self.code, "operation": operation, "table": table})
 
 
 class ArgumentError(ReactorError):

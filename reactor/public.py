@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from reactor.errors import (
+    AccessDenied,
     AppError,
     ArgumentError,
     AuthenticationError,
@@ -26,10 +27,13 @@ from reactor.errors import (
     WrongFunctionKind,
 )
 from reactor.functions.context import ActionCtx, MutationCtx, QueryCtx
+from reactor.functions.database import Reader, Writer
 from reactor.functions.decorators import action, internal_action, internal_mutation, internal_query, mutation, query
+from reactor.functions.dependencies import Depends
 from reactor.functions.function import Action, Mutation, Query
 from reactor.functions.identity import Identity
 from reactor.functions.providers import OIDC, CustomJWT
+from reactor.functions.rules import Rules
 from reactor.limits import Limits
 from reactor.schema import ABSENT, Absent, Document, Index, IndexRange, PaginationOptions, PaginationResult, between, gt, gte, lt, lte
 from reactor.schema.system import StoredFile
@@ -40,6 +44,7 @@ __all__ = [
     "ABSENT",
     "OIDC",
     "Absent",
+    "AccessDenied",
     "Action",
     "ActionCtx",
     "AppError",
@@ -48,6 +53,7 @@ __all__ = [
     "ConnectionLost",
     "CursorError",
     "CustomJWT",
+    "Depends",
     "Document",
     "DocumentNotFound",
     "FunctionNotFound",
@@ -70,13 +76,16 @@ __all__ = [
     "QueryCtx",
     "QueryError",
     "ReactorError",
+    "Reader",
     "RemoteError",
     "ReturnsError",
+    "Rules",
     "SchemaError",
     "StoreError",
     "StoredFile",
     "ValueFormatError",
     "WriteConflict",
+    "Writer",
     "WrongFunctionKind",
     "action",
     "between",

@@ -59,7 +59,7 @@ class Invocation:
         context = self.context(function, Pager(runner.cursors, None))
         self.depth += 1
         try:
-            value = await function.fn(context, **arguments)
+            value = await function.body(context, **arguments)
             text = function.returns.encode(value, runner.engine.catalog, runner.limits.result_size_bytes)
         except BaseException:
             if savepoint is not None:

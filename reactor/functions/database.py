@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from copy import copy
 from typing import Any, Generic, Literal, TypeVar, cast, overload
 
@@ -24,7 +24,7 @@ from reactor.values import codec, ids
 from reactor.values.ids import Id
 from reactor.values.interval import FULL
 
-__all__ = ["DocumentQuery", "Reader", "Writer", "system"]
+__all__ = ["DocumentQuery", "Reader", "Writer", "holds", "missing", "system"]
 
 D = TypeVar("D", bound=Document)
 R = TypeVar("R", bound="Reader")
@@ -160,7 +160,7 @@ def system(db: R) -> R:
 class DocumentQuery(Generic[D]):
     """A query being built. ``order`` and ``filter`` refine it; one terminal runs it, once."""
 
-    __slots__ = ("_filters", "_interval", "_range", "_reader", "_reverse", "_state", "_table")
+    __slots__ = ("_allows", "_filters", "_interval", "_range", "_reader", "_reverse", "_state", "_table")
 
     def __init__(self, reader: Reader, table: Table, range: IndexRange[D]) -> None:
         self._reader = reader
@@ -168,6 +168,7 @@ class DocumentQuery(Generic[D]):
         self._range = range
         self._reverse: bool | None = None
         self._filters: list[Callable[[D], bool]] = []
+        self._allows: Callable[[D], Awaitable[bool]] | None = None  # a rule's, which may read
         self._state: Literal["open", "used"] = "open"
 
     def order(self, order: Literal["asc", "desc"]) -> DocumentQuery[D]:
@@ -198,8 +199,8 @@ class DocumentQuery(Generic[D]):
         """
         if self._reader.nested is not None:
             await self._reader.turn()
-        scan = self._scan()
-        return self._kept(await scan.rest())
+        rows = await self._scan().rest()
+        return await self._kept(rows) if self._filters or self._allows else self._documents(rows)
 
     async def take(self, n: int) -> list[D]:
         """The first ``n`` documents, or fewer if there are no more.
@@ -218,7 +219,8 @@ class DocumentQuery(Generic[D]):
         scan = self._scan()
         found: list[D] = []
         while len(found) < n and not scan.exhausted:
-            found += self._kept(await scan.next(n - len(found)))
+            rows = await scan.next(n - len(found))
+            found += await self._kept(rows) if self._filters or self._allows else self._documents(rows)
         return found
 
     async def first(self) -> D | None:
@@ -254,9 +256,9 @@ class DocumentQuery(Generic[D]):
         if self._reader.nested is not None:
             await self._reader.turn()
         scan = self._scan()
-        if not self._filters:
+        if not (self._filters or self._allows):
             return await scan.count()
-        return len(self._kept(await scan.rest()))
+        return len(await self._kept(await scan.rest()))
 
     async def paginate(self, options: PaginationOptions) -> PaginationResult[D]:
         """One page.
@@ -282,13 +284,13 @@ class DocumentQuery(Generic[D]):
             row = await scan.one()
             if row is None:
                 return
-            for document in self._kept([row]):
+            for document in await self._kept([row]):
                 yield document
 
     def _known(self, n: int) -> list[D] | None:
         """What ``take(n)`` gives, if nothing has to be waited for to tell."""
         reader, table, range = self._reader, self._table, self._range
-        if not n or self._filters or reader.nested is not None:
+        if not n or self._filters or self._allows or reader.nested is not None:
             return None
         self._check_open()
         rows = reader._tx.known(table.index(range.index), range.interval, n, self._reverse is True)
@@ -303,15 +305,20 @@ class DocumentQuery(Generic[D]):
         reader = self._reader
         return reader._tx.scan(self._table.index(self._range.index), self._range.interval, reverse=bool(self._reverse))
 
-    def _kept(self, rows: list[Row]) -> list[D]:
+    def _documents(self, rows: list[Row]) -> list[D]:
         reader, table = self._reader, self._table
         if len(rows) <= _SHARED_ROWS:
             version = reader._tx.version
             rows = [row if row.document is not None else version(row) for row in rows]
         document = reader._document
-        documents = [cast(D, document(table, row)) for row in rows]
+        return [cast(D, document(table, row)) for row in rows]
+
+    async def _kept(self, rows: list[Row]) -> list[D]:
+        documents = self._documents(rows)
         for predicate in self._filters:
-            documents = [item for item in documents if _holds(predicate, item)]
+            documents = [item for item in documents if holds(predicate(item), "A filter")]
+        if self._allows is not None:
+            documents = [item for item in documents if await self._allows(item)]
         return documents
 
     def _use(self) -> None:
@@ -323,11 +330,20 @@ class DocumentQuery(Generic[D]):
             raise QueryError("This query was run before. Build a new one with ctx.db.query for each run.", code="QueryReused")
 
 
-def _holds(predicate: Callable[[D], bool], document: D) -> bool:
-    result = predicate(document)
-    if result is not True and result is not False:
-        raise QueryError(f"A filter returned {result!r}; it has to return True or False.", code="EvalError")
-    return result
+def missing(verb: str, id: str) -> DocumentNotFound:
+    """What is raised when there is nothing to change."""
+    return DocumentNotFound(f"{verb}: there is no document {id}. It was deleted, or never inserted.")
+
+
+def holds(answer: object, what: str) -> bool:
+    """What a predicate of the app's gave.
+
+    Raises:
+        QueryError: it is neither True nor False.
+    """
+    if answer is not True and answer is not False:
+        raise QueryError(f"{what} returned {answer!r}; it has to return True or False.", code="EvalError")
+    return answer
 
 
 class Writer(Reader):
@@ -367,6 +383,11 @@ class Writer(Reader):
             IdError: not an id.
         """
         table, row = await self._existing(id, "patch")
+        encoded, moves = self._patched(table, row, fields)
+        self._put(table, id, encoded, row, "patch of", moves)
+
+    def _patched(self, table: Table, row: Row, fields: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
+        """The whole document with other values of ``fields``, in the wire's encoding; and whether an index may see them."""
         encoded: dict[str, Any] = orjson.loads(row.json)
         plan = plan_of(table.document)
         moves = False
@@ -381,7 +402,7 @@ class Writer(Reader):
                 encoded.pop(wire, None)
             else:
                 encoded[wire] = self._encoded(table, wire, value, "patch of")
-        self._put(table, id, encoded, row, "patch of", moves)
+        return encoded, moves
 
     async def replace(self, id: Id[D], document: D, /) -> None:
         """Put ``document`` in the place of the one with this id, which keeps its id and creation time.
@@ -392,12 +413,15 @@ class Writer(Reader):
             IdError: not an id.
         """
         table, row = await self._existing(id, "replace")
+        self._put(table, id, self._replaced(table, row, document), row, "replace in", True)
+
+    def _replaced(self, table: Table, row: Row, document: Document) -> dict[str, Any]:
         if type(document).__table__ != table.name:
-            raise SchemaError(f"replace: {id} is of table {table.name!r}, the new document is a {type(document).__name__}.")
+            raise SchemaError(f"replace: {row.id} is of table {table.name!r}, the new document is a {type(document).__name__}.")
         encoded = self._encoded_fields(table, document, "replace in")
         encoded["_id"] = row.id
         encoded["_creationTime"] = orjson.loads(row.json)["_creationTime"]
-        self._put(table, id, encoded, row, "replace in", True)
+        return encoded
 
     async def delete(self, id: Id[Any], /) -> None:
         """Delete a document.
@@ -415,7 +439,7 @@ class Writer(Reader):
             await self.turn()
         row = None if table is None else self._tx.known_row(table, id) or await self._tx.get(table, id)
         if table is None or row is None:
-            raise DocumentNotFound(f"{verb}: there is no document {id}. It was deleted, or never inserted.")
+            raise missing(verb, id)
         self._check_writable(table)
         return table, row
 
@@ -483,13 +507,16 @@ class Writer(Reader):
         text = raw.decode()
         if before is not None and before.json == text:
             return
-        try:
-            document = table.document.from_row(text, self._catalog)
-        except ValidationError as error:
-            raise SchemaError(f"{doing} table {table.name!r}: the document does not fit: {'; '.join(reasons(error)[:5])}.") from None
+        document = self._fitting(table, text, doing)
         if before is not None and not moves:
             keys = before.keys or table.keys_of_json(before.json)
             before.keys = keys
         else:
             keys = table.keys_of(encoded)
         self._tx.write(table, id, before, text, keys, len(raw), document if table.document.__plan__.shareable else None)
+
+    def _fitting(self, table: Table, text: str, doing: str) -> Document:
+        try:
+            return table.document.from_row(text, self._catalog)
+        except ValidationError as error:
+            raise SchemaError(f"{doing} table {table.name!r}: the document does not fit: {'; '.join(reasons(error)[:5])}.") from None

@@ -8,6 +8,8 @@ from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, ClassVar, Generic, Literal, ParamSpec, TypeVar
 
 from reactor.errors import ArgumentError, ReactorError, SchemaError, place
+from reactor.functions.context import ActionCtx, MutationCtx, QueryCtx
+from reactor.functions.dependencies import Dependencies, Dependency, dependency_in
 from reactor.schema.validators import ArgsValidator, ReturnsValidator
 
 __all__ = ["Action", "Function", "Kind", "Mutation", "Query"]
@@ -26,14 +28,16 @@ class Function(Generic[P, R_co]):
         internal: whether clients cannot call it.
         path: ``folder/module:name``, once the app was loaded.
         fn: what was decorated.
+        body: runs it with validated arguments, once its dependencies are filled.
     """
 
     kind: ClassVar[Kind]
+    ctx: ClassVar[type]
 
     def __init__(self, fn: Callable[..., Coroutine[Any, Any, R_co]], *, internal: bool, name: str | None) -> None:
         if not inspect.iscoroutinefunction(fn):
             raise TypeError(f"@{self.kind} takes an `async def` function; {fn!r} is not one")
-        self.fn = fn
+        self.fn = self.body = fn
         self.internal = internal
         self.name = name or fn.__name__
         self.__name__ = fn.__name__
@@ -44,12 +48,17 @@ class Function(Generic[P, R_co]):
         self._args: ArgsValidator | None = None
         self._returns: ReturnsValidator | None = None
         self._parameters: tuple[str, ...] = ()
+        self._dependencies: Dependencies | None = None
 
     def __repr__(self) -> str:
         return f"<{'internal ' if self.internal else ''}{self.kind} {self._path or self.name}>"
 
     async def __call__(self, ctx: Any, /, *args: P.args, **kwargs: P.kwargs) -> R_co:
-        return await self.fn(ctx, *args, **kwargs)
+        if self._dependencies is None:
+            return await self.fn(ctx, *args, **kwargs)
+        bound = inspect.signature(self.fn).bind_partial(ctx, *args, **kwargs)
+        bound.arguments.update(await self._dependencies.fill(ctx, bound.arguments))
+        return await self.fn(*bound.args, **bound.kwargs)
 
     @property
     def path(self) -> str:
@@ -93,11 +102,16 @@ class Function(Generic[P, R_co]):
             raise SchemaError(f"{where} takes no ctx. Write: async def {self.fn.__name__}(ctx: {self.kind.title()}Ctx, …).")
         annotations: dict[str, Any] = {}
         required: set[str] = set()
+        dependencies: dict[str, Dependency] = {}
         for parameter in parameters[1:]:
             if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
                 raise SchemaError(f"{where}: *{parameter.name} cannot be validated. Name the arguments one by one.")
             if parameter.name not in hints:
                 raise SchemaError(f"{where}: the argument {parameter.name!r} has no annotation. Give it one; Any takes every value.")
+            dependency = dependency_in(hints[parameter.name], parameter.default, f"{where}: the argument {parameter.name!r}")
+            if dependency is not None:
+                dependencies[parameter.name] = dependency
+                continue
             annotations[parameter.name] = hints[parameter.name]
             if parameter.default is parameter.empty:
                 required.add(parameter.name)
@@ -105,6 +119,13 @@ class Function(Generic[P, R_co]):
         self._args = ArgsValidator(path, annotations, frozenset(required))
         self._returns = ReturnsValidator(hints.get("return", Any), path)
         self._path = path
+        if dependencies:
+            self._dependencies = Dependencies(dependencies, self.ctx, where, names)
+            self.body = self._filled
+
+    async def _filled(self, ctx: Any, /, **arguments: Any) -> R_co:
+        assert self._dependencies is not None, "only functions with dependencies are run by this"
+        return await self.fn(ctx, **await self._dependencies.fill(ctx, arguments))
 
     def by_name(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """The arguments of a call in Python by name.
@@ -124,15 +145,18 @@ class Query(Function[P, R_co]):
     """A function that reads, at one snapshot, and whose result clients keep receiving."""
 
     kind = "query"
+    ctx = QueryCtx
 
 
 class Mutation(Function[P, R_co]):
     """A function that reads and writes, all or nothing."""
 
     kind = "mutation"
+    ctx = MutationCtx
 
 
 class Action(Function[P, R_co]):
     """A function that may reach the outside world, and the database through queries and mutations."""
 
     kind = "action"
+    ctx = ActionCtx

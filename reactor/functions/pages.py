@@ -7,7 +7,7 @@ to that end, whatever the number of items asked for, so that neighbours neither 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, Literal, TypeVar
 
 from reactor.engine.store import Row
@@ -57,7 +57,7 @@ class Pager:
         range: IndexRange[D],
         reverse: bool,
         options: PaginationOptions,
-        kept: Callable[[list[Row]], list[D]],
+        kept: Callable[[list[Row]], Awaitable[list[D]]],
     ) -> PaginationResult[D]:
         """Read one page of ``range``.
 
@@ -122,7 +122,7 @@ class _Reading:
         """The key of the last row read."""
         return self._keys[-1] if self._keys else None
 
-    async def rows(self, wanted: int | None, kept: Callable[[list[Row]], list[D]]) -> list[D]:
+    async def rows(self, wanted: int | None, kept: Callable[[list[Row]], Awaitable[list[D]]]) -> list[D]:
         """Read until ``wanted`` documents were kept, or to the end with None."""
         found: list[D] = []
         while not self._scan.exhausted and (wanted is None or len(found) < wanted):
@@ -133,7 +133,7 @@ class _Reading:
             rows = await self._scan.next(step)
             self._keys += [row.key for row in rows]
             self._bytes += sum(len(row.json) for row in rows)
-            found += kept(rows)
+            found += await kept(rows)
         return found
 
     def _step(self) -> int:

@@ -214,7 +214,7 @@ class Runner:
         """Run an action; its result's JSON text. Raises what it raises."""
         ctx = ActionCtx(ActionCalls(self, caller, run), Auth(caller.identity))
         arguments = self.arguments(function, args)
-        value = await execute(run, function.fn(ctx, **arguments))
+        value = await execute(run, function.body(ctx, **arguments))
         return function.returns.encode(value, self.engine.catalog, self.limits.result_size_bytes)
 
     def arguments(self, function: Function[..., Any], args: bytes) -> dict[str, Any]:
@@ -240,7 +240,7 @@ class Runner:
 
     async def _value(self, invocation: Invocation, function: Function[..., Any], args: bytes) -> bytes:
         arguments = self.arguments(function, args)
-        value = await execute(invocation.run, function.fn(invocation.context(function), **arguments))
+        value = await execute(invocation.run, function.body(invocation.context(function), **arguments))
         return function.returns.encode(value, self.engine.catalog, self.limits.result_size_bytes)
 
     # --- outcomes

@@ -64,7 +64,7 @@ def test_the_benchmarks_that_are_named_can_be_run_so() -> None:
         assert set(re.findall(r"--[a-z]+", options)) <= set(re.findall(r"--[a-z]+", told))
 
 
-@pytest.mark.parametrize("page", ["identity.md"])
+@pytest.mark.parametrize("page", ["identity.md", "permissions.md"])
 def test_a_pages_app_passes_its_own_test_and_type_checks(page: str, tmp_path: Path) -> None:
     write_files(ROOT / "docs" / page, tmp_path)
     assert " passed" in command(tmp_path, sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider")

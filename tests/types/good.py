@@ -12,6 +12,7 @@ from reactor import (
     Absent,
     ActionCtx,
     AppError,
+    Depends,
     Document,
     Id,
     Identity,
@@ -21,6 +22,9 @@ from reactor import (
     PaginationOptions,
     PaginationResult,
     QueryCtx,
+    Reader,
+    Rules,
+    Writer,
     action,
     between,
     gt,
@@ -136,9 +140,72 @@ async def count_all(ctx: ActionCtx, author: Id[User]) -> int:
     return len(await ctx.run_query(by_author, author=author, limit=3))
 
 
+async def current_user(ctx: QueryCtx) -> User:
+    identity = await ctx.auth.require()
+    user = await ctx.db.query(User.by_name(name=identity.subject)).unique()
+    if user is None:
+        raise AppError("unknown")
+    return user
+
+
+CurrentUser = Annotated[User, Depends(current_user)]
+
+
+@query
+async def mine(ctx: QueryCtx, limit: int = 5, *, user: User = Depends(current_user)) -> list[Message]:
+    assert_type(user, User)
+    return await ctx.db.query(Message.by_author(author=user.id)).take(limit)
+
+
+@query
+async def my_name(ctx: QueryCtx, user: CurrentUser) -> str:
+    assert_type(user, User)
+    return user.name
+
+
+@mutation
+async def count_mine(ctx: MutationCtx) -> int:
+    """A dependency that is a default need not be given by callers, and cannot be."""
+    assert_type(await ctx.run_query(mine, limit=3), list[Message])
+    return len(await ctx.run_query(mine))
+
+
+rules = Rules(otherwise="deny")
+
+
+@rules.modify(Message)
+@rules.insert(Message)
+@rules.read(Message)
+async def authored(ctx: QueryCtx, message: Message) -> bool:
+    return message.author == (await current_user(ctx)).id
+
+
+@rules.modify(User)
+def keeps_role(ctx: MutationCtx, user: User, after: User | None) -> bool:
+    return after is not None and after.role == user.role
+
+
+async def guarded(ctx: QueryCtx) -> Reader:
+    db = rules.wrap(ctx)
+    assert_type(db, Reader)
+    assert_type(await db.query(Message).collect(), list[Message])
+    return db
+
+
+@mutation
+async def send_guarded(ctx: MutationCtx, id: Id[Message], body: str, *, reader: Reader = Depends(guarded)) -> Message | None:
+    db = rules.wrap(ctx)
+    assert_type(db, Writer)
+    await db.patch(id, body=body)
+    message = await reader.get(id)
+    assert_type(message, Message | None)
+    return message
+
+
 async def test(t: TestBackend, author: Id[User]) -> None:
     assert_type(await t.query(by_author, author=author), list[Message])
     assert_type(await t.mutation(send, author, "hello"), Id[Message])
+    assert_type(await t.query(mine), list[Message])
     assert_type(await t.with_identity(subject="alice").action(count_all, author=author), int)
     async for messages in t.subscribe(by_author, author=author):
         assert_type(messages, list[Message])

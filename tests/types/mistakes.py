@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from reactor import Id, MutationCtx, QueryCtx, mutation, query
-from tests.types.good import Message, User, by_author, send
+from reactor import Depends, Id, MutationCtx, QueryCtx, mutation, query
+from tests.types.good import Message, User, by_author, current_user, rules, send
 
 
 @query
@@ -22,3 +22,13 @@ async def relay(ctx: MutationCtx, author: Id[User], message: Id[Message]) -> Non
     await ctx.run_mutation(send, author=message, body="hi")  # error: the id of another table
     await ctx.run_query(by_author)  # error: an argument is missing
     await ctx.run_query(send, author=author, body="hi")  # error: a mutation, called as a query
+
+
+@query
+async def greet(ctx: QueryCtx, *, user: str = Depends(current_user)) -> str:  # error: the dependency gives a user
+    return user
+
+
+@rules.read(Message)  # error: the rule is for another class
+async def readable(ctx: QueryCtx, user: User) -> bool:
+    return True
