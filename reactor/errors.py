@@ -19,6 +19,7 @@
     ├── WrongFunctionKind        a query called as a mutation, ...
     ├── FunctionTimeout          a query or mutation computed past its limit
     ├── NonDeterministicError    network, file or process access from a query or mutation
+    ├── ScheduleError            a call of ctx.scheduler, or a cron, that cannot be
     ├── WriteConflict            other commits kept changing what a mutation read
     ├── AuthenticationError      no identity where one is required, or a credential that does not verify
     ├── ProtocolError            a peer broke the sync protocol
@@ -62,6 +63,7 @@ __all__ = [
     "ReactorError",
     "RemoteError",
     "ReturnsError",
+    "ScheduleError",
     "SchemaError",
     "StoreCorrupt",
     "StoreError",
@@ -222,6 +224,12 @@ class NonDeterministicError(ReactorError):
     """A query or mutation reached for the network, a file or a process. Do that in an action."""
 
     code = "NonDeterministicError"
+
+
+class ScheduleError(ReactorError):
+    """A function cannot be scheduled so: its time, or what it is, or a cron's specification."""
+
+    code = "InvalidScheduledFunction"
 
 
 class WriteConflict(ReactorError):

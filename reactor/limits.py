@@ -50,6 +50,14 @@ class Limits:
     log_line_chars: int = 4096
     error_message_chars: int = 64 * KIB
 
+    # Scheduled functions
+    functions_scheduled: int = 1000  # by one call from outside, with all that it calls
+    scheduled_arguments_size_bytes: int = 4 * MIB  # JSON text
+    scheduling_horizon_s: float = 5 * 365 * 86_400.0  # ahead, and back
+    scheduled_mutations_running: int = 16  # on one node
+    scheduled_actions_running: int = 64  # on one node
+    scheduler_lease_s: float = 15.0  # after a node's death, how long until others take up what it was to run
+
     # One connection
     frame_size_bytes: int = 32 * MIB  # received
     sent_frame_size_bytes: int = 5_000_000  # larger transitions are chunked or fragmented
@@ -69,6 +77,7 @@ class Limits:
 
     # Kept in the database
     request_retention_s: float = 14 * 86_400.0
+    scheduled_retention_s: float = 7 * 86_400.0  # of a scheduled function, from its end
     log_retention_s: float = 7 * 86_400.0
 
 

@@ -20,6 +20,7 @@ from reactor.errors import (
     ReactorError,
     RemoteError,
     ReturnsError,
+    ScheduleError,
     SchemaError,
     StoreError,
     ValueFormatError,
@@ -36,7 +37,7 @@ from reactor.functions.providers import OIDC, CustomJWT
 from reactor.functions.rules import Rules
 from reactor.limits import Limits
 from reactor.schema import ABSENT, Absent, Document, Index, IndexRange, PaginationOptions, PaginationResult, between, gt, gte, lt, lte
-from reactor.schema.system import StoredFile
+from reactor.schema.system import ScheduledFunction, ScheduledState, StoredFile
 from reactor.values.codec import Int64
 from reactor.values.ids import Id
 
@@ -80,6 +81,9 @@ __all__ = [
     "RemoteError",
     "ReturnsError",
     "Rules",
+    "ScheduleError",
+    "ScheduledFunction",
+    "ScheduledState",
     "SchemaError",
     "StoreError",
     "StoredFile",

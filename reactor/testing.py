@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
@@ -29,6 +30,7 @@ from reactor.functions.runner import Runner
 from reactor.limits import DEFAULT_LIMITS, Limits
 from reactor.server.admin import Authenticator
 from reactor.server.app import Backend
+from reactor.services.scheduler import ScheduledRuns
 from reactor.stores.sqlite import SqliteStore
 from reactor.values import codec
 
@@ -57,6 +59,10 @@ class VirtualRuntime(SystemRuntime):
         """Move the clock."""
         self._now_ns += by // timedelta(microseconds=1) * 1000
 
+    def advance_to(self, now_ns: int) -> None:
+        """Move the clock to this moment, if that is not back."""
+        self._now_ns = max(self._now_ns, now_ns)
+
 
 class TestBackend:
     """An app on a database of its own, in this process: ``async with TestBackend() as t: await t.query(…)``.
@@ -83,6 +89,7 @@ class TestBackend:
         self._engine: Engine
         self._runner: Runner
         self._server: Backend
+        self._scheduled: ScheduledRuns
 
     async def __aenter__(self) -> Self:
         app = load_app(self._path, fresh=False)
@@ -98,6 +105,7 @@ class TestBackend:
             self._runner = Runner(engine, app, secret=store.secret, runtime=self.runtime, limits=self._limits)
             authenticator = Authenticator(f"test|{self.runtime.random_bytes(16).hex()}", self._runner)
             stack.push_async_callback(authenticator.close)
+            self._scheduled = ScheduledRuns(self._runner, alone=True)
             self._server = Backend(self._runner, authenticator, instance_name="test")
             self._stack = stack.pop_all()
         return self
@@ -177,8 +185,21 @@ class TestBackend:
             return await client.request(method, path, headers=headers, content=content)
 
     async def advance(self, **duration: float) -> None:
-        """Move the clock: ``advance(hours=1)``, with the arguments of ``timedelta``."""
-        self.runtime.advance(timedelta(**duration))
+        """Move the clock: ``advance(hours=1)``, with the arguments of ``timedelta``.
+
+        Scheduled functions that fall due on the way run, each at its own time, and so does what they schedule. When this returns
+        they have ended. ``advance()`` runs what is due now.
+        """
+        runtime, scheduled = self.runtime, self._scheduled
+        until_ns = runtime.now_ns() + timedelta(**duration) // timedelta(microseconds=1) * 1000
+        while True:
+            await scheduled.run_due()
+            due_ms = await scheduled.next_due_ms()
+            if due_ms is None or due_ms > until_ns / 1e6:
+                break
+            runtime.advance_to(_not_before(due_ms))
+        runtime.advance_to(until_ns)
+        await scheduled.run_due()
 
     async def _watch(self, called: Function[..., Any] | None, path: str, text: bytes) -> AsyncIterator[Any]:
         runner, engine = self._runner, self._engine
@@ -222,6 +243,14 @@ class TestBackend:
         if called is None:
             return codec.from_json(outcome.value)
         return called.returns.load(outcome.value, self._engine.catalog)
+
+
+def _not_before(time_ms: float) -> int:
+    """The first moment, ns since the epoch, that is not before ``time_ms`` when it is told in ms."""
+    now_ns = math.ceil(time_ms * 1e6)
+    while now_ns / 1e6 < time_ms:
+        now_ns += 1
+    return now_ns
 
 
 class _Watcher:

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import random
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from reactor.engine.transaction import Transaction
 from reactor.errors import LimitExceeded, WrongFunctionKind
 from reactor.functions.context import MutationCtx, QueryCtx
-from reactor.functions.database import Reader, Writer
+from reactor.functions.database import Reader, Writer, system
 from reactor.functions.function import Function
 from reactor.functions.identity import Auth, Caller
 from reactor.functions.pages import Pager
 from reactor.functions.run import Run
+from reactor.functions.scheduling import Call, Scheduled, cancel, schedule
+from reactor.schema.system import ScheduledFunction
+from reactor.values.ids import Id
 
 if TYPE_CHECKING:
     from reactor.functions.runner import Runner
@@ -26,9 +30,10 @@ class Invocation:
 
     Attributes:
         pager: the pages of the function that was called from outside; each nested call has its own.
+        scheduled: how many functions it has scheduled.
     """
 
-    __slots__ = ("_runner", "auth", "caller", "depth", "pager", "run", "tx")
+    __slots__ = ("_runner", "auth", "caller", "depth", "pager", "run", "scheduled", "tx")
 
     def __init__(self, runner: Runner, tx: Transaction, run: Run, caller: Caller, journal: str | None) -> None:
         self._runner = runner
@@ -38,6 +43,7 @@ class Invocation:
         self.auth = Auth(caller.identity)
         self.depth = 0
         self.pager = Pager(runner.cursors, journal)
+        self.scheduled: Scheduled | None = None  # made by the first
 
     def context(self, function: Function[..., Any], pager: Pager | None = None) -> QueryCtx:
         """The ctx for one execution of ``function``."""
@@ -56,6 +62,7 @@ class Invocation:
             raise LimitExceeded(f"{function.path}: functions call each other more than {self.depth} deep.", code="MaximumCallDepthExceeded")
         arguments = runner.arguments(function, function.args.to_json(function.by_name(args, kwargs)))
         savepoint = tx.savepoint() if function.kind == "mutation" else None
+        scheduled = self.scheduled.count if self.scheduled is not None else 0
         context = self.context(function, Pager(runner.cursors, None))
         self.depth += 1
         try:
@@ -64,6 +71,8 @@ class Invocation:
         except BaseException:
             if savepoint is not None:
                 tx.rollback(savepoint)
+                if self.scheduled is not None:
+                    self.scheduled.count = scheduled
             raise
         finally:
             context.db.close()
@@ -74,6 +83,22 @@ class Invocation:
         """The function to call, by object or path."""
         path = function if isinstance(function, str) else function.path
         return self._runner.app.registry.find(path, kind, internal=True)
+
+    async def schedule(
+        self, db: Writer, when: timedelta | datetime, function: Function[..., Any] | str, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Id[ScheduledFunction]:
+        """Schedule ``function`` in this transaction."""
+        runner = self._runner
+        call = Call.of(self.resolve(None, function), args, kwargs, runner.limits)
+        if self.scheduled is None:
+            self.scheduled = Scheduled()
+        self.scheduled.add(runner.limits)
+        own = system(db, runner.system_limits)
+        return await schedule(own, self.tx.now_ms, when, call, self.caller.job, runner.limits)
+
+    async def cancel(self, db: Writer, job: str) -> None:
+        """Cancel a scheduled function in this transaction."""
+        await cancel(system(db, self._runner.system_limits), self.tx.now_ms, job, self.caller.job)
 
 
 class _Nested:
@@ -97,6 +122,18 @@ class _Nested:
             self._db.check_open()
             return await invocation.nested(called, args, kwargs)
 
+    async def schedule(
+        self, when: timedelta | datetime, function: Function[..., Any] | str, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Id[ScheduledFunction]:
+        return await self._invocation.schedule(self._writer(), when, function, args, kwargs)
+
+    async def cancel(self, job: str) -> None:
+        await self._invocation.cancel(self._writer(), job)
+
+    def _writer(self) -> Writer:
+        assert isinstance(self._db, Writer), "a query's ctx has no scheduler"
+        return self._db
+
     def random(self) -> random.Random:
         return self._invocation.run.random
 
@@ -107,13 +144,14 @@ class _Nested:
 class ActionCalls:
     """The calls of an action: each query and mutation in a transaction of its own."""
 
-    __slots__ = ("_caller", "_run", "_runner")
+    __slots__ = ("_caller", "_run", "_runner", "_scheduled")
 
     def __init__(self, runner: Runner, caller: Caller, run: Run) -> None:
         self._runner = runner
         # An action's own calls may reach internal functions; errors come back as themselves, not as texts.
-        self._caller = Caller(caller.identity, True, caller.request_id, "action")
+        self._caller = Caller(caller.identity, True, caller.request_id, "action", caller.job)
         self._run = run
+        self._scheduled = Scheduled()
 
     async def call(self, kind: str, function: Function[..., Any] | str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         runner, caller = self._runner, self._caller
@@ -127,6 +165,18 @@ class ActionCalls:
         if outcome.error is not None:
             raise outcome.error.exception
         return called.returns.load(outcome.value, runner.engine.catalog)
+
+    async def schedule(
+        self, when: timedelta | datetime, function: Function[..., Any] | str, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Id[ScheduledFunction]:
+        runner = self._runner
+        path = function if isinstance(function, str) else function.path
+        call = Call.of(runner.app.registry.find(path, None, internal=True), args, kwargs, runner.limits)
+        self._scheduled.add(runner.limits)
+        return await runner.transact(lambda db, now_ms: schedule(db, now_ms, when, call, self._caller.job, runner.limits))
+
+    async def cancel(self, job: str) -> None:
+        await self._runner.transact(lambda db, now_ms: cancel(db, now_ms, job, self._caller.job))
 
     def random(self) -> random.Random:
         return self._run.random

@@ -7,9 +7,14 @@ from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, overload
 
 from reactor.functions.database import Reader, Writer
 from reactor.functions.identity import Auth
+from reactor.functions.scheduling import Scheduler
 
 if TYPE_CHECKING:
+    from datetime import datetime, timedelta
+
     from reactor.functions.function import Action, Function, Mutation, Query
+    from reactor.schema.system import ScheduledFunction
+    from reactor.values.ids import Id
 
 __all__ = ["ActionCtx", "Calls", "MutationCtx", "QueryCtx"]
 
@@ -22,6 +27,16 @@ class Calls(Protocol):
 
     async def call(self, kind: str, function: Function[..., Any] | str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run ``function`` as ``kind`` on behalf of the ctx; its result, or what it raised."""
+        ...
+
+    async def schedule(
+        self, when: timedelta | datetime, function: Function[..., Any] | str, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Id[ScheduledFunction]:
+        """Have ``function`` called later; see ``Scheduler``."""
+        ...
+
+    async def cancel(self, job: str) -> None:
+        """See ``Scheduler.cancel``."""
         ...
 
     def random(self) -> random.Random:
@@ -78,9 +93,17 @@ class QueryCtx(_Ctx):
 
 
 class MutationCtx(QueryCtx):
-    """What a mutation gets. ``db`` writes too."""
+    """What a mutation gets. ``db`` writes too.
+
+    Attributes:
+        scheduler: has functions called later, if the mutation commits.
+    """
 
     __slots__ = ()
+
+    @property
+    def scheduler(self) -> Scheduler:
+        return Scheduler(self._calls)
 
     if TYPE_CHECKING:
 
@@ -102,9 +125,17 @@ class MutationCtx(QueryCtx):
 
 
 class ActionCtx(_Ctx):
-    """What an action gets: no database of its own, but queries, mutations and actions, each on its own."""
+    """What an action gets: no database of its own, but queries, mutations and actions, each on its own.
+
+    Attributes:
+        scheduler: has functions called later, whatever becomes of the action.
+    """
 
     __slots__ = ()
+
+    @property
+    def scheduler(self) -> Scheduler:
+        return Scheduler(self._calls)
 
     @overload
     async def run_mutation(self, function: Mutation[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R: ...

@@ -150,10 +150,16 @@ class Reader:
         return document
 
 
-def system(db: R) -> R:
-    """The same transaction with the system's own documents in reach: for one operation of what ``ctx`` offers beside ``ctx.db``."""
+def system(db: R, limits: Limits | None = None) -> R:
+    """The same transaction with the system's own documents in reach: for one operation of what ``ctx`` offers beside ``ctx.db``.
+
+    Args:
+        limits: of such documents, where they are not those of the app's.
+    """
     view = copy(db)
     view._system = True
+    if limits is not None:
+        view._limits = limits
     return view
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import time
-from collections.abc import Callable, Hashable
-from typing import Any
+from collections.abc import Awaitable, Callable, Hashable
+from typing import Any, TypeVar
 
 from reactor.engine.committer import Answer, Committed
 from reactor.engine.engine import Engine
@@ -15,16 +16,25 @@ from reactor.errors import ArgumentError, FunctionNotFound, FunctionTimeout
 from reactor.functions.calls import ActionCalls, Invocation
 from reactor.functions.context import ActionCtx
 from reactor.functions.cursors import Cursors
+from reactor.functions.database import Writer, system
 from reactor.functions.determinism import guard
 from reactor.functions.execute import execute
 from reactor.functions.function import Function, Kind
 from reactor.functions.identity import Auth, Caller
 from reactor.functions.outcome import Outcome, RunRecord, report
+from reactor.functions.pages import Pager
 from reactor.functions.registry import App, canonical_path
 from reactor.functions.run import Run
+from reactor.functions.scheduling import system_limits
 from reactor.limits import Limits
 
-__all__ = ["Runner"]
+__all__ = ["Runner", "Superseded"]
+
+T = TypeVar("T")
+
+
+class Superseded(Exception):
+    """Raised by what surrounds a mutation in its transaction: the call is not to be made any more. It leaves no trace."""
 
 
 class Runner:
@@ -58,6 +68,7 @@ class Runner:
         self.production = production
         self.refuses: Callable[[str, bytes], bool] | None = None
         self.cursors = Cursors(secret)
+        self.system_limits = system_limits(limits)
         self._on_run = on_run
 
     # --- queries
@@ -126,6 +137,7 @@ class Runner:
         *,
         request: RequestKey | None = None,
         on_durable: Callable[[Outcome], None] | None = None,
+        within: Callable[[Invocation, Callable[[], Awaitable[bytes]]], Awaitable[bytes]] | None = None,
     ) -> Outcome:
         """Run a mutation until it commits.
 
@@ -133,6 +145,10 @@ class Runner:
             request: makes it happen once over all connections and nodes.
             on_durable: called with the outcome of a success in the turn of the loop that publishes it, before live queries
                 learn of it.
+            within: awaits the function's result with what else belongs into the same transaction.
+
+        Raises:
+            Superseded: by ``within``.
         """
         started = time.perf_counter()
         latest: list[tuple[Transaction, Invocation]] = []
@@ -146,7 +162,10 @@ class Runner:
             function = self.app.registry.find(path, "mutation", internal=caller.admin)
             invocation = self.invocation(tx, function, args, caller, None)
             latest[:] = [(tx, invocation)]
-            value = await self._value(invocation, function, args)
+            if within is None:
+                value = await self._value(invocation, function, args)
+            else:
+                value = await within(invocation, functools.partial(self._value, invocation, function, args))
             return Answer(value, self._lines(invocation.run, caller))
 
         def outcome_of(committed: Committed) -> Outcome:
@@ -163,6 +182,8 @@ class Runner:
         try:
             committed = await self.engine.mutate(run, request=request, on_durable=durable if on_durable is not None else None)
             outcome = told or outcome_of(committed)
+        except Superseded:
+            raise
         except Exception as error:
             outcome = self._failure(error, path, caller, latest[0][1] if latest else None)
         tx, invocation = latest[0] if latest else (None, None)
@@ -195,6 +216,28 @@ class Runner:
         if kind == "query":
             return await self.query(path, args, caller)
         return await (self.mutation if kind == "mutation" else self.action)(path, args, caller)
+
+    # --- the system's own
+
+    async def transact(self, run: Callable[[Writer, float], Awaitable[T]]) -> T:
+        """Run ``run`` as one mutation, with system documents in reach; its result.
+
+        Args:
+            run: called with the database and the time, ms since the epoch, for every attempt anew.
+
+        Raises: what ``run`` raises; WriteConflict, StoreError.
+        """
+
+        async def attempt(tx: Transaction) -> Answer:
+            return Answer(b"null", (), await run(self.system_writer(tx), tx.now_ms))
+
+        result: T = (await self.engine.mutate(attempt)).result
+        return result
+
+    def system_writer(self, tx: Transaction) -> Writer:
+        """What writes system documents in ``tx``."""
+        pager = Pager(self.cursors, None)
+        return system(Writer(tx, self.engine.catalog, self.limits, pager, self.runtime.random_bytes), self.system_limits)
 
     # --- for calls between functions
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
-from pydantic import ConfigDict
+from pydantic import BaseModel, ConfigDict
 from pydantic.alias_generators import to_camel
 
 from reactor.schema.document import Document
 from reactor.schema.index import Index
 
-__all__ = ["SYSTEM", "Access", "AdminKey", "StoredFile"]
+__all__ = ["SYSTEM", "Access", "AdminKey", "ScheduledFunction", "ScheduledState", "SchedulerLease", "StoredFile"]
 
 #: What functions may do with a table through ``ctx.db``. Of one that they cannot even read they see no document by any id.
 Access: TypeAlias = Literal["none", "read", "write"]
@@ -48,5 +48,57 @@ class AdminKey(Document, table="_admin_keys"):
     by_name = Index("name")
 
 
+class ScheduledState(BaseModel):
+    """How far a scheduled function has come.
+
+    Attributes:
+        kind: ``inProgress`` is for actions only: a mutation is pending until it commits.
+        error: why it failed.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["pending", "inProgress", "success", "failed", "canceled"]
+    error: str | None = None
+
+
+class ScheduledFunction(Document, table="_scheduled_functions"):
+    """A function to be called later, or that was. Written by ``ctx.scheduler`` and what runs them only.
+
+    Attributes:
+        name: the function's path.
+        args: one object, the arguments by name.
+        scheduled_time: when it is due, ms since the epoch.
+        completed_time: when it ended, the same; None before.
+    """
+
+    model_config = ConfigDict(alias_generator=to_camel)
+
+    name: str
+    args: list[dict[str, Any]]
+    scheduled_time: float
+    completed_time: float | None = None
+    state: ScheduledState
+
+    by_state = Index("state.kind", "scheduled_time")
+    by_completed_time = Index("completed_time")
+
+
+class SchedulerLease(Document, table="_scheduler_leases"):
+    """A node's time-limited claim on scheduled functions. There is one for each node that has any to run.
+
+    Attributes:
+        owner: names the node, for as long as its process lives.
+        expires: ms since the epoch, by that node's clock, unless it is renewed.
+        jobs: ids of ``ScheduledFunction``.
+    """
+
+    owner: str
+    expires: float
+    jobs: list[str]
+
+
 #: Every system document, with what functions may do with it. Its table's name begins with '_'.
-SYSTEM: Mapping[type[Document], Access] = MappingProxyType({StoredFile: "read", AdminKey: "none"})
+SYSTEM: Mapping[type[Document], Access] = MappingProxyType(
+    {StoredFile: "read", ScheduledFunction: "read", SchedulerLease: "none", AdminKey: "none"}
+)

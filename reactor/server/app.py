@@ -27,6 +27,7 @@ from reactor.server.push import Watcher
 from reactor.server.settings import Settings
 from reactor.server.static import StaticPage, find_static
 from reactor.server.websocket import Connections
+from reactor.services.scheduler import ScheduledRuns
 from reactor.stores.sqlite import SqliteStore
 
 __all__ = ["Backend", "open_backend"]
@@ -116,15 +117,22 @@ async def open_backend(
         stack.enter_context(console_logging(logs))
         stack.enter_context(capture_output())
         static = settings.static if settings.static is not None else find_static(app.folder)
+        scheduled = ScheduledRuns(runner, alone=True)
         async with asyncio.TaskGroup() as tasks:
-            background = [tasks.create_task(_trim(engine, runtime), name="reactor-trim")]
+            background = [
+                tasks.create_task(_trim(engine, runtime), name="reactor-trim"),
+                tasks.create_task(scheduled.run(), name="reactor-scheduler"),
+            ]
             if watcher is not None:
                 background.append(tasks.create_task(watcher.run(runner, logs), name="reactor-watch"))
             try:
                 yield Backend(runner, authenticator, instance_name=store.instance_name, static=static)
             finally:
-                for task in background:
-                    task.cancel()
+                try:
+                    await scheduled.stop(settings.stop_timeout_s)
+                finally:
+                    for task in background:
+                        task.cancel()
 
 
 async def _trim(engine: Engine, runtime: Runtime) -> None:

@@ -1,1 +1,1 @@
-"""What the server offers on top of engine and functions."""
+"""What the server offers on top of engine and functions. Knows no wire and no store."""

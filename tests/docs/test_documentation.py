@@ -71,6 +71,15 @@ def test_a_pages_app_passes_its_own_test_and_type_checks(page: str, tmp_path: Pa
     command(tmp_path, sys.executable, "-m", "mypy", "--strict", "--explicit-package-bases", ".", "--cache-dir", str(tmp_path / "mypy"))
 
 
+def test_the_how_tos_examples_pass_their_tests_and_type_check(tmp_path: Path) -> None:
+    (tmp_path / "schema.py").write_text('from reactor import Document\n\n\nclass Note(Document, table="notes"):\n    text: str\n')
+    (tmp_path / "conftest.py").write_text('import pytest\n\n\n@pytest.fixture\ndef anyio_backend():\n    return "asyncio"\n')
+    write_files(ROOT / "docs" / "how-to.md", tmp_path)
+    assert re.search(r"\d passed", command(tmp_path, sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"))
+    cache = str(tmp_path / "mypy")
+    command(tmp_path, sys.executable, "-m", "mypy", "--strict", "schema.py", "app_functions", "--cache-dir", cache)
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text()):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Literal, assert_type
 
 from annotated_types import Len
@@ -24,6 +25,7 @@ from reactor import (
     QueryCtx,
     Reader,
     Rules,
+    ScheduledFunction,
     Writer,
     action,
     between,
@@ -116,6 +118,13 @@ async def send(ctx: MutationCtx, author: Id[User], body: str, urgent: bool = Fal
     await ctx.db.replace(id, Message(author=author, body=body))
     assert_type(await ctx.run_query(by_author, author=author), list[Message])
     assert_type(await ctx.run_mutation(forget, author), int)
+    later = await ctx.scheduler.run_after(timedelta(minutes=5), forget, author=author)
+    assert_type(later, Id[ScheduledFunction])
+    await ctx.scheduler.run_at(datetime(2026, 1, 1, tzinfo=UTC), import_all, author, bodies=[])
+    await ctx.scheduler.run_after(timedelta(), "messages:forget", author=author)
+    await ctx.scheduler.cancel(later)
+    job = await ctx.db.get(later)
+    assert job is None or job.state.kind in ("pending", "canceled")
     return id
 
 

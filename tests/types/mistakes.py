@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 from reactor import Depends, Id, MutationCtx, QueryCtx, mutation, query
 from tests.types.good import Message, User, by_author, current_user, rules, send
 
@@ -22,6 +24,9 @@ async def relay(ctx: MutationCtx, author: Id[User], message: Id[Message]) -> Non
     await ctx.run_mutation(send, author=message, body="hi")  # error: the id of another table
     await ctx.run_query(by_author)  # error: an argument is missing
     await ctx.run_query(send, author=author, body="hi")  # error: a mutation, called as a query
+    await ctx.scheduler.run_after(timedelta(), send, author=author)  # error: an argument of what is scheduled is missing
+    await ctx.scheduler.run_after(timedelta(), by_author, author=author)  # error: a query, scheduled
+    await ctx.scheduler.cancel(message)  # error: the id of another table
 
 
 @query

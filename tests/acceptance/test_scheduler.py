@@ -1,0 +1,127 @@
+"""Scheduled functions on a real server: killed under load, and with more due at once than it can run."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from reactor.client import Client
+from reactor.services.scheduler import INTERRUPTED
+from tests.support.server import Server
+
+pytestmark = pytest.mark.anyio
+
+APP = Path(__file__).parent / "scheduled_app"
+LONG = bool(os.environ.get("REACTOR_TEST_LONG"))
+
+
+async def all_runs(client: Client) -> Counter[str]:
+    found: list[Any] = []
+    while True:
+        page: Any = await client.query("jobs:runs", after=found[-1] if found else "")
+        if not page:
+            return Counter(found)
+        # A page may end between two equal keys, which are what these tests look for: the last key is read again.
+        found = [key for key in found if key != page[-1]] + page
+
+
+async def drained(client: Client, within_s: float) -> None:
+    async with asyncio.timeout(within_s):
+        async for waiting in client.subscribe("jobs:waiting"):
+            if not waiting:
+                return
+
+
+async def test_over_kills_mutations_run_exactly_once_and_actions_at_most_once(tmp_path: Path) -> None:
+    kills, effects = 60 if LONG else 5, tmp_path / "effects"
+    effects.touch()
+    chance = random.Random()
+    submitted: list[str] = []
+    acknowledged: list[str] = []
+    with Server(tmp_path, app=APP, command="start") as server:
+        async with Client(server.url) as client:
+
+            async def submit() -> None:
+                while len(submitted) < 1_000_000:
+                    key = f"{len(submitted):06d}"
+                    submitted.append(key)
+                    assert await client.mutation("jobs:submit", key=key, file=str(effects)) == key
+                    acknowledged.append(key)
+
+            submitting = [asyncio.create_task(submit()) for _ in range(4)]
+            for _ in range(kills):
+                until = len(acknowledged) + chance.randrange(20, 150)
+                while len(acknowledged) < until:
+                    await asyncio.wait(submitting, timeout=0.02)
+                    assert not any(task.done() for task in submitting)
+                await asyncio.to_thread(server.kill)
+                await asyncio.to_thread(server.start)
+            for task in submitting:
+                task.cancel()
+            await asyncio.gather(*submitting, return_exceptions=True)
+            await drained(client, 120)
+            runs = await all_runs(client)
+            failed: Any = await client.query("jobs:failures")
+    print(f"{len(acknowledged)} acknowledged over {kills} kills, {len(failed)} actions interrupted")
+    lines = Counter(effects.read_text().split())
+    # One that was cut off before its acknowledgement may have been taken or not.
+    for key in submitted:
+        taken = runs[f"m{key}"]
+        assert taken == 1 or (taken == 0 and key not in acknowledged), (key, taken)
+        assert lines[f"a{key}"] <= 1 and runs[f"a{key}"] <= lines[f"a{key}"], key
+    assert {job["state"]["error"] for job in failed} <= {INTERRUPTED}
+    interrupted = {job["args"][0]["key"] for job in failed}
+    for key in acknowledged:
+        assert f"a{key}" in interrupted or runs[f"a{key}"] == 1, key
+
+
+async def test_a_backlog_starves_no_client_and_takes_no_memory(tmp_path: Path) -> None:
+    count = 100_000 if LONG else 6000
+    with Server(tmp_path, app=APP, command="start") as server:
+        async with Client(server.url) as client:
+            await client.mutation("jobs:touch")
+            before = resident_bytes(server)
+            for first in range(0, count, 1000):
+                await client.mutation("jobs:backlog", first=first, count=1000)
+            began = time.monotonic()
+            draining = asyncio.create_task(drained(client, 600))
+            latencies: list[float] = []
+            most = before
+            while not draining.done():
+                sent = time.monotonic()
+                await client.mutation("jobs:touch")
+                latencies.append(time.monotonic() - sent)
+                most = max(most, resident_bytes(server))
+                await asyncio.wait([draining], timeout=0.02)
+            await draining
+            took = time.monotonic() - began
+            runs = await all_runs(client)
+    latencies.sort()
+    print(
+        f"{count} in {took:.1f} s; a client's mutation meanwhile: median {latencies[len(latencies) // 2] * 1000:.0f} ms, "
+        f"longest {latencies[-1] * 1000:.0f} ms; memory grew by {(most - before) / 2**20:.0f} MiB"
+    )
+    assert {key: times for key, times in runs.items() if key != "touch"} == {f"{number:06d}": 1 for number in range(count)}
+    assert latencies[len(latencies) // 2] < 0.5 and latencies[-1] < 5
+    assert most - before < 100 * 2**20
+
+
+def resident_bytes(server: Server) -> int:
+    """Memory of the server's processes."""
+    assert server.process is not None
+    pages = 0
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = status.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if int(fields[2]) == server.process.pid:  # its process group, which the server leads
+            pages += int(fields[21])
+    return pages * os.sysconf("SC_PAGE_SIZE")
