@@ -19,7 +19,7 @@
     ├── WrongFunctionKind        a query called as a mutation, ...
     ├── FunctionTimeout          a query or mutation computed past its limit
     ├── NonDeterministicError    network, file or process access from a query or mutation
-    ├── ScheduleError            a call of ctx.scheduler, or a cron, that cannot be
+    ├── ScheduleError            a call of ctx.scheduler that cannot be
     ├── WriteConflict            other commits kept changing what a mutation read
     ├── AuthenticationError      no identity where one is required, or a credential that does not verify
     ├── ProtocolError            a peer broke the sync protocol
@@ -227,7 +227,7 @@ class NonDeterministicError(ReactorError):
 
 
 class ScheduleError(ReactorError):
-    """A function cannot be scheduled so: its time, or what it is, or a cron's specification."""
+    """A function cannot be scheduled for this time, or cannot cancel itself."""
 
     code = "InvalidScheduledFunction"
 

@@ -28,6 +28,7 @@ from reactor.errors import (
     WrongFunctionKind,
 )
 from reactor.functions.context import ActionCtx, MutationCtx, QueryCtx
+from reactor.functions.crons import Crons
 from reactor.functions.database import Reader, Writer
 from reactor.functions.decorators import action, internal_action, internal_mutation, internal_query, mutation, query
 from reactor.functions.dependencies import Depends
@@ -37,7 +38,7 @@ from reactor.functions.providers import OIDC, CustomJWT
 from reactor.functions.rules import Rules
 from reactor.limits import Limits
 from reactor.schema import ABSENT, Absent, Document, Index, IndexRange, PaginationOptions, PaginationResult, between, gt, gte, lt, lte
-from reactor.schema.system import ScheduledFunction, ScheduledState, StoredFile
+from reactor.schema.system import CronJob, ScheduledFunction, ScheduledState, StoredFile
 from reactor.values.codec import Int64
 from reactor.values.ids import Id
 
@@ -52,6 +53,8 @@ __all__ = [
     "ArgumentError",
     "AuthenticationError",
     "ConnectionLost",
+    "CronJob",
+    "Crons",
     "CursorError",
     "CustomJWT",
     "Depends",

@@ -30,6 +30,7 @@ from reactor.functions.runner import Runner
 from reactor.limits import DEFAULT_LIMITS, Limits
 from reactor.server.admin import Authenticator
 from reactor.server.app import Backend
+from reactor.services.crons import reconcile
 from reactor.services.scheduler import ScheduledRuns
 from reactor.stores.sqlite import SqliteStore
 from reactor.values import codec
@@ -105,6 +106,7 @@ class TestBackend:
             self._runner = Runner(engine, app, secret=store.secret, runtime=self.runtime, limits=self._limits)
             authenticator = Authenticator(f"test|{self.runtime.random_bytes(16).hex()}", self._runner)
             stack.push_async_callback(authenticator.close)
+            await reconcile(self._runner)
             self._scheduled = ScheduledRuns(self._runner, alone=True)
             self._server = Backend(self._runner, authenticator, instance_name="test")
             self._stack = stack.pop_all()

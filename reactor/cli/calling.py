@@ -64,7 +64,7 @@ def _here(path: str, args: bytes, settings: Settings) -> bytes:
     async def call() -> None:
         logs = Logs(sys.stderr, machine=False, folder=Path.cwd())
         try:
-            async with open_backend(Path.cwd(), settings, logs) as backend:
+            async with open_backend(Path.cwd(), settings, logs, serving=False) as backend:
                 caller = Caller(None, True, backend.runner.runtime.random_bytes(8).hex(), "cli")
                 outcomes.append(await backend.runner.any_kind(path, args, caller))
         finally:

@@ -70,7 +70,7 @@ def push_once(settings: Settings) -> None:
     async def push() -> None:
         logs = Logs(sys.stdout, machine=False, folder=Path.cwd())
         try:
-            async with open_backend(Path.cwd(), settings, logs) as backend:
+            async with open_backend(Path.cwd(), settings, logs, serving=False) as backend:
                 logs.say(f"Pushed {describe(backend.runner.app)} to {settings.db}")
         finally:
             logs.close()

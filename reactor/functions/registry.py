@@ -13,6 +13,7 @@ from types import ModuleType
 from typing import Any
 
 from reactor.errors import CodeError, FunctionNotFound, ReactorError, WrongFunctionKind
+from reactor.functions.crons import Cron, Crons
 from reactor.functions.determinism import freeze_modules
 from reactor.functions.function import Function, Kind
 from reactor.functions.providers import Provider, providers_in
@@ -24,6 +25,7 @@ __all__ = ["App", "Registry", "canonical_path", "load_app"]
 FUNCTIONS_FOLDER = "app_functions"
 SCHEMA_MODULE = "schema"
 AUTH_MODULE = "auth_config"
+CRONS_MODULE = f"{FUNCTIONS_FOLDER}.crons"
 _NAMES = (SCHEMA_MODULE, FUNCTIONS_FOLDER)
 
 
@@ -93,13 +95,14 @@ def _a(kind: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class App:
-    """What a folder holds: the schema, the functions and the identity providers, loaded together."""
+    """What a folder holds: the schema, the functions, the crons and the identity providers, loaded together."""
 
     folder: Path
     catalog: Catalog
     registry: Registry
     providers: tuple[Provider, ...] = ()
     modules: Mapping[str, ModuleType] = field(default_factory=dict)
+    crons: tuple[Cron, ...] = ()
 
 
 def load_app(folder: Path, *, fresh: bool = True) -> App:
@@ -132,7 +135,22 @@ def load_app(folder: Path, *, fresh: bool = True) -> App:
                 providers = providers_in(vars(module))
         modules = {name: module for name, module in sys.modules.items() if _belongs(module, folder)}
         freeze_modules(modules.values())
-        return App(folder, catalog, Registry(_distinct(functions)), providers, modules)
+        registry = Registry(_distinct(functions))
+        return App(folder, catalog, registry, providers, modules, _crons(modules, registry))
+
+
+def _crons(modules: Mapping[str, ModuleType], registry: Registry) -> tuple[Cron, ...]:
+    """What ``crons.py`` declares, each with its function found and its arguments checked."""
+    for module in modules.values():
+        for name, value in vars(module).items():
+            if isinstance(value, Crons) and (module.__name__, name) != (CRONS_MODULE, "crons"):
+                raise CodeError(
+                    f"{module.__name__}.{name} is a Crons that nobody looks at. Write it in {FUNCTIONS_FOLDER}/crons.py: crons = Crons()."
+                )
+    declared = getattr(modules.get(CRONS_MODULE), "crons", None)
+    if not isinstance(declared, Crons):
+        return ()
+    return tuple(cron.found(lambda path: registry.find(path, None, internal=True)) for cron in declared)
 
 
 def _function_modules(folder: Path) -> Iterator[tuple[str, str]]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, ParamSpec, overload
 
 from reactor.engine.transaction import Transaction, Usage
 from reactor.errors import LimitExceeded, ScheduleError, WrongFunctionKind
+from reactor.functions.crons import proceed
 from reactor.functions.database import Writer
 from reactor.functions.function import Function
 from reactor.limits import Limits
@@ -212,12 +213,15 @@ async def cancel(db: Writer, now_ms: float, id: str, caller: str | None) -> None
 async def finish(
     db: Writer, now_ms: float, job: ScheduledFunction, kind: Literal["success", "failed", "canceled"], error: str | None = None
 ) -> None:
-    """Note the end of a scheduled function, in the transaction that ends it.
+    """Note the end of a scheduled function, in the transaction that ends it. If it was a cron's run, the next one is scheduled.
 
     Args:
         db: with system documents in reach, and their limits.
     """
     await db.patch(job.id, state=ScheduledState(kind=kind, error=error), completed_time=now_ms)
+    # An action that is canceled while it runs goes on: if it is a cron's, the next run waits for it.
+    if not (kind == "canceled" and job.state.kind == "inProgress"):
+        await proceed(db, now_ms, job)
 
 
 @contextmanager

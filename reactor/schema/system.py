@@ -11,8 +11,9 @@ from pydantic.alias_generators import to_camel
 
 from reactor.schema.document import Document
 from reactor.schema.index import Index
+from reactor.values.ids import Id
 
-__all__ = ["SYSTEM", "Access", "AdminKey", "ScheduledFunction", "ScheduledState", "SchedulerLease", "StoredFile"]
+__all__ = ["SYSTEM", "Access", "AdminKey", "CronJob", "ScheduledFunction", "ScheduledState", "SchedulerLease", "StoredFile"]
 
 #: What functions may do with a table through ``ctx.db``. Of one that they cannot even read they see no document by any id.
 Access: TypeAlias = Literal["none", "read", "write"]
@@ -84,6 +85,36 @@ class ScheduledFunction(Document, table="_scheduled_functions"):
     by_completed_time = Index("completed_time")
 
 
+class CronJob(Document, table="_crons"):
+    """A cron as the app declares it, with its runs, which are scheduled functions. Written by pushes and what runs them only.
+
+    Attributes:
+        spec: when it runs: ``every 30 s``, or five fields and a time zone.
+        function: its path.
+        args: one object, the arguments by name.
+        first_run: ms since the epoch; intervals count from here.
+        next_run: when it is due next, or was, if it runs now.
+        last_run: when the run before was due; None before the first has ended.
+        job: its next run, or the one that runs now.
+        runs: those before, the newest last.
+    """
+
+    model_config = ConfigDict(alias_generator=to_camel)
+
+    name: str
+    spec: str
+    function: str
+    args: list[dict[str, Any]]
+    first_run: float
+    next_run: float
+    last_run: float | None = None
+    job: Id[ScheduledFunction]
+    runs: list[Id[ScheduledFunction]]
+
+    by_name = Index("name")
+    by_job = Index("job")
+
+
 class SchedulerLease(Document, table="_scheduler_leases"):
     """A node's time-limited claim on scheduled functions. There is one for each node that has any to run.
 
@@ -100,5 +131,5 @@ class SchedulerLease(Document, table="_scheduler_leases"):
 
 #: Every system document, with what functions may do with it. Its table's name begins with '_'.
 SYSTEM: Mapping[type[Document], Access] = MappingProxyType(
-    {StoredFile: "read", ScheduledFunction: "read", SchedulerLease: "none", AdminKey: "none"}
+    {StoredFile: "read", ScheduledFunction: "read", CronJob: "read", SchedulerLease: "none", AdminKey: "none"}
 )

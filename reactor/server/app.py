@@ -27,6 +27,7 @@ from reactor.server.push import Watcher
 from reactor.server.settings import Settings
 from reactor.server.static import StaticPage, find_static
 from reactor.server.websocket import Connections
+from reactor.services.crons import reconcile
 from reactor.services.scheduler import ScheduledRuns
 from reactor.stores.sqlite import SqliteStore
 
@@ -45,10 +46,20 @@ class Backend:
     Args:
         instance_name: of the database.
         static: folder of the page at ``/``, or None.
+        scheduled: what runs scheduled functions beside it, for metrics.
     """
 
-    def __init__(self, runner: Runner, authenticator: Authenticator, *, instance_name: str, static: Path | None = None) -> None:
+    def __init__(
+        self,
+        runner: Runner,
+        authenticator: Authenticator,
+        *,
+        instance_name: str,
+        static: Path | None = None,
+        scheduled: ScheduledRuns | None = None,
+    ) -> None:
         self.runner = runner
+        self.scheduled = scheduled
         self.engine = runner.engine
         self.authenticator = authenticator
         self.connections = Connections(runner.engine, runner, authenticator, runner.runtime, runner.limits)
@@ -88,12 +99,14 @@ async def open_backend(
     production: bool = False,
     watcher: Watcher | None = None,
     runtime: Runtime | None = None,
+    serving: bool = True,
 ) -> AsyncIterator[Backend]:
     """The backend of the app in ``folder``, running from when this is entered until it is left.
 
     Args:
         production: errors are opaque to clients.
         watcher: takes up files as they are saved.
+        serving: run scheduled functions too.
 
     Raises:
         CodeError, SchemaError: the app cannot be used, or stored documents do not fit its schema.
@@ -117,16 +130,18 @@ async def open_backend(
         stack.enter_context(console_logging(logs))
         stack.enter_context(capture_output())
         static = settings.static if settings.static is not None else find_static(app.folder)
+        await reconcile(runner)
         scheduled = ScheduledRuns(runner, alone=True)
         async with asyncio.TaskGroup() as tasks:
             background = [
                 tasks.create_task(_trim(engine, runtime), name="reactor-trim"),
-                tasks.create_task(scheduled.run(), name="reactor-scheduler"),
             ]
+            if serving:
+                background.append(tasks.create_task(scheduled.run(), name="reactor-scheduler"))
             if watcher is not None:
                 background.append(tasks.create_task(watcher.run(runner, logs), name="reactor-watch"))
             try:
-                yield Backend(runner, authenticator, instance_name=store.instance_name, static=static)
+                yield Backend(runner, authenticator, instance_name=store.instance_name, static=static, scheduled=scheduled)
             finally:
                 try:
                     await scheduled.stop(settings.stop_timeout_s)

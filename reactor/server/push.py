@@ -14,6 +14,7 @@ from reactor.errors import ReactorError
 from reactor.functions.registry import App, load_app
 from reactor.functions.runner import Runner
 from reactor.server.logs import Logs
+from reactor.services.crons import reconcile
 
 __all__ = ["Watcher", "describe", "push"]
 
@@ -30,7 +31,7 @@ Files: TypeAlias = dict[Path, tuple[int, int]]
 
 
 async def push(runner: Runner) -> App:
-    """Load the app's code anew and have it serve, with its schema; live queries run again.
+    """Load the app's code anew and have it serve, with its schema and crons; live queries run again.
 
     Raises:
         CodeError, SchemaError: the code does not load, or stored documents do not fit; the version before goes on.
@@ -42,6 +43,7 @@ async def push(runner: Runner) -> App:
         runner.app = app
 
     await runner.engine.push(app.catalog, switch)
+    await reconcile(runner)
     return app
 
 

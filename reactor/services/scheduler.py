@@ -19,7 +19,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Set
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -30,13 +30,14 @@ from reactor.engine.store import Row
 from reactor.engine.transaction import Transaction
 from reactor.errors import AppError, FunctionNotFound, StoreError, WriteConflict
 from reactor.functions.calls import Invocation
+from reactor.functions.crons import proceed
 from reactor.functions.database import Writer
 from reactor.functions.function import Kind
 from reactor.functions.identity import Caller
 from reactor.functions.runner import Runner, Superseded
 from reactor.functions.scheduling import finish, uncounted
 from reactor.schema.index import IndexRange, gt, lte
-from reactor.schema.system import ScheduledFunction, ScheduledState, SchedulerLease
+from reactor.schema.system import CronJob, ScheduledFunction, ScheduledState, SchedulerLease
 from reactor.services.lateness import Lateness
 from reactor.values.ids import Id
 
@@ -52,12 +53,15 @@ CLAIMED = 128
 #: Rows looked at to find what to claim, besides those that other nodes have claimed.
 LOOK_AHEAD = 512
 NODES = 1000
+CRONS = 10_000
 #: Rows fetched at a time, and the text after which no more are: arguments may be large.
 STEP = 16
 LOOKED_AT_BYTES = 4 * 1024 * 1024
 #: A mutation that conflicts, or a database that cannot write, is tried again after a wait that doubles.
 FIRST_BACKOFF_S = 0.1
 LONGEST_BACKOFF_S = 60.0
+#: How long functions may go on that were canceled when their time at a stop was over.
+CANCELED_S = 2.0
 #: How often ended functions past their retention are looked for, and how many are deleted in one transaction.
 TRIM_EVERY_S = 600.0
 TRIMMED_AT_ONCE = 100
@@ -106,7 +110,7 @@ class ScheduledRuns:
         self._actions: set[str] = set()  # of those claimed
         self._slots = asyncio.Semaphore(runner.limits.scheduled_mutations_running)
         self._wake = asyncio.Event()
-        self._turning = asyncio.Lock()  # held by ``run`` for each turn
+        self._turning = asyncio.Lock()  # a claim must know the one before
         self._stopping = False
         self._lease_until_ms: float | None = None  # None: there is no lease of ours
         self._reap_at_ms = 0.0
@@ -122,9 +126,8 @@ class ScheduledRuns:
             while not self._stopping:
                 self._wake.clear()
                 try:
-                    async with self._turning:
-                        await self._look(watch)
-                        wait_s = await self.turn()
+                    await self._look(watch)
+                    wait_s = await self.turn()
                     backoff_s = FIRST_BACKOFF_S
                 except Exception as error:
                     # Of other nodes' making is a conflict only.
@@ -143,11 +146,12 @@ class ScheduledRuns:
             tasks = list(self._claimed.values())
         if tasks:
             await asyncio.wait(tasks, timeout=timeout_s)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        with contextlib.suppress(StoreError, WriteConflict):  # it expires by itself
-            await self._release()
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks, timeout=CANCELED_S)
+        if self._lease_until_ms is not None:
+            with contextlib.suppress(StoreError, WriteConflict):  # it expires by itself
+                await self._release()
 
     async def run_due(self) -> None:
         """Run what is due now to its end, and what becomes due now by that."""
@@ -170,6 +174,10 @@ class ScheduledRuns:
         Raises:
             StoreError, WriteConflict: something could not be written; it is left for the next turn.
         """
+        async with self._turning:
+            return await self._turn()
+
+    async def _turn(self) -> float:
         now_ms = self._now_ms()
         limits = self._runner.limits
         lease_ms = limits.scheduler_lease_s * 1000
@@ -378,6 +386,7 @@ class ScheduledRuns:
                 await self._runner.transact(lambda db, now_ms, id=row.id: self._fail_orphan(db, now_ms, id))  # type: ignore[misc]
         if any(row.id not in held for row in rows):
             return now_ms  # there may be more
+        await self._proceed_orphans(held)
         others = [lease.expires for lease in leases if lease.owner != self.owner]
         return min([now_ms + self._runner.limits.scheduler_lease_s * 1000, *others])
 
@@ -387,6 +396,14 @@ class ScheduledRuns:
         held = any(id in lease.jobs for lease in leases if lease.owner != self.owner) or id in self._claimed
         if job is not None and job.state.kind == "inProgress" and not held:
             await finish(db, now_ms, job, "failed", INTERRUPTED)
+
+    async def _proceed_orphans(self, held: Set[str]) -> None:
+        """Have crons go on of which the run was canceled while it was in progress, on a node that died before it ended."""
+        for cron in await self._scan(CronJob.by_creation_time(), limit=CRONS):
+            id = orjson.loads(cron.json)["job"]
+            rows = await self._scan(ScheduledFunction.by_id(id=id), limit=1)
+            if id not in held and rows and orjson.loads(rows[0].json)["state"]["kind"] == "canceled":
+                await self._end(id, "inProgress", "failed", INTERRUPTED)
 
     async def _trim(self, before_ms: float) -> bool:
         """Delete some that ended before then; whether there may be more."""
@@ -478,6 +495,8 @@ class ScheduledRuns:
             job = await db.get(ScheduledFunction, id)
             if job is not None and job.state.kind == at:
                 await finish(db, now_ms, job, kind, error)
+            elif job is not None and job.state.kind == "canceled":
+                await proceed(db, now_ms, job)
 
         await self._runner.transact(end)
 

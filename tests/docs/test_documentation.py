@@ -77,7 +77,9 @@ def test_the_how_tos_examples_pass_their_tests_and_type_check(tmp_path: Path) ->
     write_files(ROOT / "docs" / "how-to.md", tmp_path)
     assert re.search(r"\d passed", command(tmp_path, sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"))
     cache = str(tmp_path / "mypy")
-    command(tmp_path, sys.executable, "-m", "mypy", "--strict", "schema.py", "app_functions", "--cache-dir", cache)
+    command(
+        tmp_path, sys.executable, "-m", "mypy", "--strict", "--explicit-package-bases", "schema.py", "app_functions", "--cache-dir", cache
+    )
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

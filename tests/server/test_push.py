@@ -114,6 +114,56 @@ async def test_pushed_code_serves_and_live_queries_run_again(app: App) -> None:
         await client.until(query, ["ONE", "TWO"])
 
 
+CRONS = """
+from datetime import timedelta
+from app_functions import notes
+from reactor import Crons
+
+crons = Crons()
+crons.interval("note", timedelta(hours=1), notes.add, text="first", rank=0)
+"""
+
+
+async def test_crons_are_pushed_with_the_code(app: App) -> None:
+    app.write(crons=CRONS)
+    async with app.running() as node, Socket(node) as client:
+        query = client.subscribe("notes:texts")
+        await client.until(query, ["first"])
+        app.write(crons=CRONS.replace("first", "second").replace("hours=1", "hours=2"))
+        await push(node.runner)
+        await client.until(query, ["first", "second"])
+        app.write(crons=CRONS.replace("first", "third"))
+        await push(node.runner)
+        await client.until(query, ["first", "second", "third"])
+
+
+@pytest.mark.parametrize(
+    ("crons", "says"),
+    [
+        (CRONS.replace("timedelta(hours=1)", "60"), "app_functions/crons.py:6: Cron 'note' takes a timedelta, not int"),
+        (CRONS.replace("rank", "rnak"), "Cron 'note': notes:add was called with arguments that do not fit"),
+        (CRONS.replace("notes.add", "notes.texts"), "app_functions/crons.py:6: Cron 'note' takes a mutation, an action or a path"),
+        (CRONS.replace("crons", "jobs"), "app_functions.crons.jobs is a Crons that nobody looks at"),
+    ],
+)
+async def test_crons_that_cannot_be_are_refused_and_those_before_go_on(app: App, crons: str, says: str) -> None:
+    app.write(crons=CRONS)
+    async with app.running() as node, Socket(node) as client:
+        await client.until(client.subscribe("notes:texts"), ["first"])
+        app.write(crons=crons)
+        assert says in await refused(node)
+        assert [cron.name for cron in node.runner.app.crons] == ["note"]
+
+
+async def test_a_database_served_again_keeps_the_crons_next_run(app: App) -> None:
+    app.write(crons=CRONS)
+    async with app.running() as node, Socket(node) as client:
+        await client.until(client.subscribe("notes:texts"), ["first"])
+    async with app.running() as node, Socket(node) as client:
+        await add(client, "later", 1)
+        assert await client.result(client.subscribe("notes:texts")) == ["first", "later"]
+
+
 async def test_a_query_whose_function_is_gone_fails_and_recovers_when_it_comes_back(app: App) -> None:
     async with app.running() as node, client_of(node) as (client, query):
         app.write(notes=NOTES.replace("def texts", "def words"))

@@ -217,6 +217,35 @@ async def test_a_claim_that_was_written_though_the_node_was_told_otherwise_is_no
     assert job is not None and (job.state.error, jobs.effects) == (INTERRUPTED, [])
 
 
+async def test_a_stop_lets_what_runs_end_and_claims_nothing_more(t: TestBackend) -> None:
+    node = Node(t)
+    jobs.gates["running"] = asyncio.Event()
+    id = await t.mutation(jobs.any_of, path="jobs:acts", args={"key": "running"})
+    await node.runs.turn()
+    await began("running")
+    stopping = asyncio.ensure_future(node.runs.stop(20))
+    await asyncio.sleep(0)
+    await t.mutation(jobs.later, key="later")
+    await node.runs.turn()
+    jobs.gates["running"].set()
+    await stopping
+    job = await t.query(jobs.one, id=id)
+    assert job is not None and job.state.kind == "success"
+    assert await t.query(jobs.traces) == ["running"] and await leases(t) == []
+
+
+async def test_a_stop_whose_time_is_over_fails_the_actions_that_still_run(t: TestBackend) -> None:
+    node = Node(t)
+    jobs.gates["endless"] = asyncio.Event()
+    id = await t.mutation(jobs.any_of, path="jobs:acts", args={"key": "endless"})
+    await node.runs.turn()
+    await began("endless")
+    await node.runs.stop(0)
+    job = await t.query(jobs.one, id=id)
+    assert job is not None and (job.state.kind, job.state.error) == ("failed", INTERRUPTED)
+    assert await leases(t) == []
+
+
 async def test_many_long_actions_hold_up_no_mutation(t: TestBackend) -> None:
     for number in range(80):
         jobs.gates[f"{number}"] = asyncio.Event()

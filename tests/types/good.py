@@ -13,6 +13,8 @@ from reactor import (
     Absent,
     ActionCtx,
     AppError,
+    CronJob,
+    Crons,
     Depends,
     Document,
     Id,
@@ -209,6 +211,18 @@ async def send_guarded(ctx: MutationCtx, id: Id[Message], body: str, *, reader: 
     message = await reader.get(id)
     assert_type(message, Message | None)
     return message
+
+
+crons = Crons()
+crons.interval("forget", timedelta(minutes=5), forget, author=Id[User]("…"))
+crons.cron("count", "0 8 * * MON", count_all, Id[User]("…"))
+crons.cron("count in Berlin", "0 8 * * MON", count_all, timezone="Europe/Berlin", author="…")
+crons.daily("forget daily", forget, hour_utc=5, author="…")
+
+
+@query
+async def next_runs(ctx: QueryCtx) -> list[float]:
+    return [cron.next_run async for cron in ctx.db.query(CronJob)]
 
 
 async def test(t: TestBackend, author: Id[User]) -> None:

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from reactor import Depends, Id, MutationCtx, QueryCtx, mutation, query
-from tests.types.good import Message, User, by_author, current_user, rules, send
+from reactor import Crons, Depends, Id, MutationCtx, QueryCtx, mutation, query
+from tests.types.good import Message, User, by_author, current_user, forget, rules, send
+
+crons = Crons()
+crons.interval("forget", timedelta(minutes=5), forget)  # error: an argument of what the cron calls is missing
+crons.cron("read", "0 8 * * *", by_author)  # error: a query
 
 
 @query
