@@ -131,7 +131,7 @@ async def open_backend(
         stack.enter_context(capture_output())
         static = settings.static if settings.static is not None else find_static(app.folder)
         await reconcile(runner)
-        scheduled = ScheduledRuns(runner, alone=True)
+        scheduled = ScheduledRuns(runner, alone=isinstance(store, SqliteStore))
         async with asyncio.TaskGroup() as tasks:
             background = [
                 tasks.create_task(_trim(engine, runtime), name="reactor-trim"),

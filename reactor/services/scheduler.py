@@ -501,13 +501,20 @@ class ScheduledRuns:
         await self._runner.transact(end)
 
     async def _insist(self, attempt: Callable[[], Awaitable[None]]) -> None:
-        """Attempt it until nothing of the system's own prevents it: conflicts, or a database that cannot write."""
+        """Attempt it until nothing of the system's own prevents it: conflicts, a database that cannot write, a bug of ours.
+
+        Raises:
+            Superseded: it is not to be attempted any more.
+        """
         backoff_s = FIRST_BACKOFF_S
         while True:
             try:
                 return await attempt()
-            except (StoreError, WriteConflict):
-                _log.warning("A scheduled function is tried again in %g s", backoff_s, exc_info=True)
+            except Superseded:
+                raise
+            except Exception as error:
+                if not isinstance(error, WriteConflict):
+                    _log.exception("A scheduled function could not be run; it is tried again in %g s", backoff_s)
             await self._runtime.sleep(backoff_s)
             backoff_s = min(2 * backoff_s, LONGEST_BACKOFF_S)
 
