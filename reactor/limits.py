@@ -67,6 +67,9 @@ class Limits:
     http_body_size_bytes: int = 16 * MIB + 2000
     http_batch_queries: int = 1000
     token_size_bytes: int = 16 * KIB  # of an identity provider
+    http_action_body_bytes: int = 20 * MIB  # of a request to an HTTP action, and of its answer
+    http_actions_running: int = 512  # at one time on a node; above it requests get 503
+    silent_request_s: float = 30.0  # a client that neither sends the rest of its request nor takes the answer is dropped
     close_timeout_s: float = 10.0  # a reader that never reads is dropped this long after the close
     ping_after_s: float = 15.0  # of silence
     silent_client_s: float = 120.0  # a client that answers no WebSocket ping for this long is dropped

@@ -33,6 +33,7 @@ from reactor.functions.database import Reader, Writer
 from reactor.functions.decorators import action, internal_action, internal_mutation, internal_query, mutation, query
 from reactor.functions.dependencies import Depends
 from reactor.functions.function import Action, Mutation, Query
+from reactor.functions.http import Cors, HttpRouter
 from reactor.functions.identity import Identity
 from reactor.functions.providers import OIDC, CustomJWT
 from reactor.functions.rules import Rules
@@ -53,6 +54,7 @@ __all__ = [
     "ArgumentError",
     "AuthenticationError",
     "ConnectionLost",
+    "Cors",
     "CronJob",
     "Crons",
     "CursorError",
@@ -62,6 +64,7 @@ __all__ = [
     "DocumentNotFound",
     "FunctionNotFound",
     "FunctionTimeout",
+    "HttpRouter",
     "Id",
     "IdError",
     "Identity",

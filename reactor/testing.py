@@ -28,7 +28,7 @@ from reactor.functions.output import capture_output
 from reactor.functions.registry import load_app
 from reactor.functions.runner import Runner
 from reactor.limits import DEFAULT_LIMITS, Limits
-from reactor.server.admin import Authenticator
+from reactor.server.admin import Authenticator, Credentials
 from reactor.server.app import Backend
 from reactor.services.crons import reconcile
 from reactor.services.scheduler import ScheduledRuns
@@ -91,6 +91,7 @@ class TestBackend:
         self._runner: Runner
         self._server: Backend
         self._scheduled: ScheduledRuns
+        self._tokens: _Tokens
 
     async def __aenter__(self) -> Self:
         app = load_app(self._path, fresh=False)
@@ -104,11 +105,11 @@ class TestBackend:
             stack.enter_context(capture_output())
             self._engine = engine
             self._runner = Runner(engine, app, secret=store.secret, runtime=self.runtime, limits=self._limits)
-            authenticator = Authenticator(f"test|{self.runtime.random_bytes(16).hex()}", self._runner)
-            stack.push_async_callback(authenticator.close)
+            self._tokens = _Tokens(f"test|{self.runtime.random_bytes(16).hex()}", self._runner)
+            stack.push_async_callback(self._tokens.close)
             await reconcile(self._runner)
             self._scheduled = ScheduledRuns(self._runner, alone=True)
-            self._server = Backend(self._runner, authenticator, instance_name="test")
+            self._server = Backend(self._runner, self._tokens, instance_name="test")
             self._stack = stack.pop_all()
         return self
 
@@ -181,7 +182,10 @@ class TestBackend:
     async def fetch(
         self, path: str, *, method: str = "GET", headers: dict[str, str] | None = None, content: bytes | str | None = None
     ) -> httpx.Response:
-        """Send an HTTP request to the backend."""
+        """Send an HTTP request to the backend, by whoever is signed in unless ``headers`` have an Authorization of their own."""
+        headers = dict(headers or {})
+        if self._identity is not None and "authorization" not in map(str.lower, headers):
+            headers["authorization"] = f"Bearer {self._tokens.issue(self._identity)}"
         transport = httpx.ASGITransport(app=self._server)
         async with httpx.AsyncClient(transport=transport, base_url="http://test.invalid") as client:
             return await client.request(method, path, headers=headers, content=content)
@@ -253,6 +257,25 @@ def _not_before(time_ms: float) -> int:
     while now_ns / 1e6 < time_ms:
         now_ns += 1
     return now_ns
+
+
+class _Tokens(Authenticator):
+    """Takes tokens for whoever is signed in with ``with_identity``."""
+
+    __slots__ = ("_issued",)
+
+    def __init__(self, admin_key: str, runner: Runner) -> None:
+        super().__init__(admin_key, runner)
+        self._issued: dict[str, Identity] = {}
+
+    def issue(self, identity: Identity) -> str:
+        token = f"test-{len(self._issued)}"
+        self._issued[token] = identity
+        return token
+
+    async def user(self, token: str) -> Credentials:
+        identity = self._issued.get(token)
+        return await super().user(token) if identity is None else Credentials(identity, False)
 
 
 class _Watcher:

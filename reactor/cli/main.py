@@ -22,6 +22,10 @@ app = typer.Typer(
 )
 
 Port = Annotated[int | None, typer.Option(min=0, max=65535, help="Port to listen on; 0 for any.  [default: 3210]", show_default=False)]
+SitePort = Annotated[
+    int | None,
+    typer.Option(min=0, max=65535, help="A second port, for HTTP actions alone; 0 for any.  [default: none]", show_default=False),
+]
 Host = Annotated[str | None, typer.Option(help="Address to listen on.  [default: 127.0.0.1]", show_default=False)]
 Database = Annotated[Path | None, typer.Option(help="The database's file.  [default: .reactor/reactor.db]", show_default=False)]
 Static = Annotated[
@@ -48,6 +52,7 @@ def _reactor(
 @app.command()
 def dev(
     port: Port = None,
+    site_port: SitePort = None,
     host: Host = None,
     db: Database = None,
     static: Static = None,
@@ -57,7 +62,7 @@ def dev(
     """Serve the app in this folder, and take up its files as they are saved."""
     from reactor.cli import serving
 
-    settings = serving.settings(host=host, port=port, db=db, static=static)
+    settings = serving.settings(host=host, port=port, site_port=site_port, db=db, static=static)
     if once:
         serving.push_once(settings)
     else:
@@ -65,11 +70,11 @@ def dev(
 
 
 @app.command()
-def start(port: Port = None, host: Host = None, db: Database = None, static: Static = None) -> None:
+def start(port: Port = None, site_port: SitePort = None, host: Host = None, db: Database = None, static: Static = None) -> None:
     """Serve the app in this folder in production: errors are opaque to clients, and a stop finishes what runs."""
     from reactor.cli import serving
 
-    serving.start(serving.settings(host=host, port=port, db=db, static=static))
+    serving.start(serving.settings(host=host, port=port, site_port=site_port, db=db, static=static))
 
 
 @app.command()

@@ -7,7 +7,7 @@ import gc
 import os
 import socket
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -89,7 +89,7 @@ def dev(settings: Settings, *, reload: bool) -> None:
 
 async def _dev(settings: Settings, reload: bool) -> None:
     folder = Path.cwd()
-    listening = bind(settings.host, settings.port)
+    listening = _bind(settings)
     logs = Logs(sys.stdout, machine=False, folder=folder)
     try:
         while True:
@@ -107,24 +107,37 @@ async def _dev(settings: Settings, reload: bool) -> None:
         logs.close()
 
 
+def _bind(settings: Settings) -> list[socket.socket]:
+    """The sockets to serve: of the port, and of the second one for HTTP actions if there is to be one."""
+    ports = [settings.port] if settings.site_port is None else [settings.port, settings.site_port]
+    return [bind(settings.host, port) for port in ports]
+
+
 async def _serve(
-    backend: Backend, listening: socket.socket, settings: Settings, on_start: Callable[[Callable[[], None]], None], *, signals: bool = True
+    backend: Backend,
+    listening: Sequence[socket.socket],
+    settings: Settings,
+    on_start: Callable[[Callable[[], None]], None],
+    *,
+    signals: bool = True,
 ) -> None:
     # What lives as long as the server is most of what there is: looking through it for garbage after every few hundred
     # new objects took a third of the time of a mutation. What one mutation leaves behind is freed by counting.
     gc.set_threshold(50_000, 20, 100)
-    with address_left(settings.db, url_of(listening)):
+    with address_left(settings.db, url_of(listening[0])):
         await serve(backend, listening, stop_timeout_s=settings.stop_timeout_s, on_start=on_start, signals=signals)
 
 
-def _greet(backend: Backend, listening: socket.socket, settings: Settings, stop: Callable[[], None]) -> None:
-    url = url_of(listening)
+def _greet(backend: Backend, listening: Sequence[socket.socket], settings: Settings, stop: Callable[[], None]) -> None:
+    url, *site = map(url_of, listening)
     app = backend.runner.app
     page = f"  Page       {url}/\n" if backend.static is not None else ""
+    actions = f"  HTTP       {site[0] if site else url}/\n" if app.http is not None else ""
     print(
         f"reactor serves {describe(app)}\n"
         f"{page}"
         f"  API        {url}\n"
+        f"{actions}"
         f"  Functions  {_relative(app.folder / 'app_functions')}/\n"
         f"  Database   {_relative(settings.db)}\n"
         f"Clients and front ends read the address from one of\n"
@@ -147,7 +160,7 @@ def start(settings: Settings) -> None:
     """
     node = supervised()
     if node is None:
-        sys.exit(supervise(bind(settings.host, settings.port), Logs(sys.stdout, machine=True)))
+        sys.exit(supervise(_bind(settings), Logs(sys.stdout, machine=True)))
 
     async def serve_node() -> None:
         folder = Path.cwd()
@@ -157,7 +170,7 @@ def start(settings: Settings) -> None:
 
                 def on_start(stop: Callable[[], None]) -> None:
                     node.stop_with(stop)
-                    logs.say(f"Serving {describe(backend.runner.app)} at {url_of(node.listening)}")
+                    logs.say(f"Serving {describe(backend.runner.app)} at {url_of(node.listening[0])}")
 
                 gc.collect()
                 gc.freeze()  # the code, which nothing replaces here

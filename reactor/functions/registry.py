@@ -16,6 +16,7 @@ from reactor.errors import CodeError, FunctionNotFound, ReactorError, WrongFunct
 from reactor.functions.crons import Cron, Crons
 from reactor.functions.determinism import freeze_modules
 from reactor.functions.function import Function, Kind
+from reactor.functions.http import HttpRouter, router_in
 from reactor.functions.providers import Provider, providers_in
 from reactor.schema.catalog import Catalog
 from reactor.schema.system import SYSTEM
@@ -26,6 +27,7 @@ FUNCTIONS_FOLDER = "app_functions"
 SCHEMA_MODULE = "schema"
 AUTH_MODULE = "auth_config"
 CRONS_MODULE = f"{FUNCTIONS_FOLDER}.crons"
+HTTP_MODULE = "http"
 _NAMES = (SCHEMA_MODULE, FUNCTIONS_FOLDER)
 
 
@@ -95,12 +97,13 @@ def _a(kind: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class App:
-    """What a folder holds: the schema, the functions, the crons and the identity providers, loaded together."""
+    """What a folder holds: the schema, the functions, the routes, the crons and the identity providers, loaded together."""
 
     folder: Path
     catalog: Catalog
     registry: Registry
     providers: tuple[Provider, ...] = ()
+    http: HttpRouter | None = None
     modules: Mapping[str, ModuleType] = field(default_factory=dict)
     crons: tuple[Cron, ...] = ()
 
@@ -128,15 +131,18 @@ def load_app(folder: Path, *, fresh: bool = True) -> App:
         catalog = Catalog.of(schema if schema is not None else {}, SYSTEM)
         functions: list[Function[..., Any]] = []
         providers: tuple[Provider, ...] = ()
+        http: HttpRouter | None = None
         for path, name in _function_modules(folder):
             module = _import(name, folder)
             functions += _declared(module, path, catalog)
             if path == AUTH_MODULE:
                 providers = providers_in(vars(module))
+            if path == HTTP_MODULE:
+                http = router_in(vars(module))
         modules = {name: module for name, module in sys.modules.items() if _belongs(module, folder)}
         freeze_modules(modules.values())
         registry = Registry(_distinct(functions))
-        return App(folder, catalog, registry, providers, modules, _crons(modules, registry))
+        return App(folder, catalog, registry, providers, http, modules, _crons(modules, registry))
 
 
 def _crons(modules: Mapping[str, ModuleType], registry: Registry) -> tuple[Cron, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Awaitable, Callable, Hashable
+from collections.abc import Awaitable, Callable, Coroutine, Hashable
 from typing import Any, TypeVar
 
 from reactor.engine.committer import Answer, Committed
@@ -207,6 +207,25 @@ class Runner:
         self._record(function, path, "action", caller, started, outcome, run, None)
         return outcome
 
+    async def http_action(self, name: str, url: bytes, body: Callable[[ActionCtx], Coroutine[Any, Any, None]], caller: Caller) -> Outcome:
+        """Run an HTTP action, at most once: handler and answer are one run of an action.
+
+        Args:
+            name: of its route.
+            url: tells one call from another, should it make the node hang.
+            body: runs the handler and sends the answer.
+        """
+        started = time.perf_counter()
+        run = Run(name, url, "action", self.runtime.now_ns() / 1e6, self._seed, self.limits)
+        try:
+            self._check_refused(name, url)
+            await execute(run, body(self._action_ctx(caller, run)))
+            outcome = Outcome(True, b"null", None, self._lines(run, caller), ts=self.engine.head_ts)
+        except Exception as error:
+            outcome = self._failure(error, name, caller, None, run)
+        self._record(None, name, "action", caller, started, outcome, run, None)
+        return outcome
+
     async def any_kind(self, path: str, args: bytes, caller: Caller) -> Outcome:
         """Run a function as what it is."""
         try:
@@ -255,10 +274,12 @@ class Runner:
 
     async def act(self, function: Function[..., Any], args: bytes, caller: Caller, run: Run) -> bytes:
         """Run an action; its result's JSON text. Raises what it raises."""
-        ctx = ActionCtx(ActionCalls(self, caller, run), Auth(caller.identity))
         arguments = self.arguments(function, args)
-        value = await execute(run, function.body(ctx, **arguments))
+        value = await execute(run, function.body(self._action_ctx(caller, run), **arguments))
         return function.returns.encode(value, self.engine.catalog, self.limits.result_size_bytes)
+
+    def _action_ctx(self, caller: Caller, run: Run) -> ActionCtx:
+        return ActionCtx(ActionCalls(self, caller, run), Auth(caller.identity))
 
     def arguments(self, function: Function[..., Any], args: bytes) -> dict[str, Any]:
         """The validated keyword arguments of a call.
@@ -273,13 +294,16 @@ class Runner:
                 "Send less, or in several calls.",
                 code="ArgumentsTooLarge",
             )
-        if self.refuses is not None and self.refuses(function.path, args):
+        self._check_refused(function.path, args)
+        return function.args.load(args, self.engine.catalog)
+
+    def _check_refused(self, path: str, args: bytes) -> None:
+        if self.refuses is not None and self.refuses(path, args):
             raise FunctionTimeout(
-                f"{function.path} was called with arguments that made its node hang. It is refused for a while. "
+                f"{path} was called with arguments that made its node hang. It is refused for a while. "
                 "Computations without an end, and regular expressions over long texts, are what does this.",
                 code="CallRefused",
             )
-        return function.args.load(args, self.engine.catalog)
 
     async def _value(self, invocation: Invocation, function: Function[..., Any], args: bytes) -> bytes:
         arguments = self.arguments(function, args)

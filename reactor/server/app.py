@@ -21,6 +21,7 @@ from reactor.functions.registry import load_app
 from reactor.functions.runner import Runner
 from reactor.limits import DEFAULT_LIMITS
 from reactor.server.admin import Authenticator, load_admin_key
+from reactor.server.http_actions import MOUNT, HttpActions
 from reactor.server.http_api import HttpApi, Receive, Reply, Scope, Send, send_reply
 from reactor.server.logs import Logs, console_logging
 from reactor.server.push import Watcher
@@ -47,6 +48,9 @@ class Backend:
         instance_name: of the database.
         static: folder of the page at ``/``, or None.
         scheduled: what runs scheduled functions beside it, for metrics.
+
+    Attributes:
+        site_port: where there is nothing but HTTP actions; None: no such port is open.
     """
 
     def __init__(
@@ -64,6 +68,8 @@ class Backend:
         self.authenticator = authenticator
         self.connections = Connections(runner.engine, runner, authenticator, runner.runtime, runner.limits)
         self.http_api = HttpApi(runner, authenticator, instance_name=instance_name, version=importlib.metadata.version("reactor"))
+        self.http_actions = HttpActions(runner, authenticator)
+        self.site_port: int | None = None
         self.static = static
         self._page = StaticPage(static) if static is not None else None
 
@@ -75,8 +81,14 @@ class Backend:
             path = scope["path"] = f"/{path.lstrip('/')}"
         if scope["type"] == "websocket":
             await (self.connections if Connections.serves(path) else _no_socket)(scope, receive, send)
+        elif self.site_port is not None and scope["server"][1] == self.site_port:
+            await self.http_actions(scope, receive, send)
         elif self.http_api.serves(path):
             await self.http_api(scope, receive, send)
+        elif path.startswith(f"{MOUNT}/") or path == MOUNT:
+            await self.http_actions(scope, receive, send, mount=MOUNT)
+        elif (match := self.http_actions.match(scope, path)) is not None:
+            await self.http_actions.answer(match, scope, receive, send)
         elif self._page is not None:
             await self._page(scope, receive, send)
         elif path == "/":

@@ -7,7 +7,8 @@ import errno
 import math
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from types import FrameType
 
@@ -15,6 +16,7 @@ import uvicorn
 
 from reactor.errors import ReactorError
 from reactor.server.app import Backend
+from reactor.server.uvicorn_http import HttpProtocol
 from reactor.server.uvicorn_socket import WebSocketProtocol
 
 __all__ = ["address_file", "address_left", "bind", "serve", "url_of"]
@@ -105,7 +107,7 @@ class _Server(uvicorn.Server):
 
 async def serve(
     backend: Backend,
-    listening: socket.socket,
+    listening: Sequence[socket.socket],
     *,
     stop_timeout_s: float,
     on_start: Callable[[Callable[[], None]], None],
@@ -114,17 +116,19 @@ async def serve(
     """Serve until asked to stop: accept nothing more, let what runs end, close the sockets.
 
     Args:
-        listening: from ``bind``. Closed at the end.
+        listening: from ``bind``: for everything, and if there is a second one, for HTTP actions alone. Closed at the end.
         stop_timeout_s: how long what runs may go on then.
         on_start: called once requests are taken, with what asks to stop; asked a second time it waits for nothing.
         signals: SIGINT and SIGTERM ask to stop.
     """
     limits = backend.runner.limits
+    if len(listening) > 1:
+        backend.site_port = listening[1].getsockname()[1]
     config = uvicorn.Config(
         backend,
         interface="asgi3",
         lifespan="off",
-        http="httptools",
+        http=partial(HttpProtocol, silent_s=limits.silent_request_s),  # type: ignore[arg-type]
         timeout_keep_alive=KEEP_ALIVE_S,
         ws=WebSocketProtocol,
         ws_max_size=limits.frame_size_bytes,
@@ -136,7 +140,7 @@ async def serve(
         proxy_headers=False,
         server_header=False,
     )
-    await _Server(config, backend, stop_timeout_s, on_start, signals).serve([listening])
+    await _Server(config, backend, stop_timeout_s, on_start, signals).serve([*listening])
 
 
 @contextlib.contextmanager

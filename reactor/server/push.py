@@ -105,7 +105,13 @@ class Watcher:
 def describe(app: App) -> str:
     """What an app holds, in a few words."""
     tables, functions = sum(table.writable for table in app.catalog.tables.values()), len(app.registry)
-    return f"{tables} table{'' if tables == 1 else 's'} and {functions} function{'' if functions == 1 else 's'}"
+    routes = 0 if app.http is None else len(app.http)
+    counted = [_count(tables, "table"), _count(functions, "function"), *([_count(routes, "HTTP route")] if routes else [])]
+    return f"{', '.join(counted[:-1])} and {counted[-1]}"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _folders(folder: Path) -> list[Path]:

@@ -17,6 +17,7 @@ class Settings(BaseSettings):
     """Settings of a server: ``REACTOR_PORT``, ``REACTOR_DB`` and so on; what is given to the constructor counts more.
 
     Attributes:
+        site_port: a second port, with nothing but the app's HTTP actions; None: they are on ``port`` only.
         db: the database's file.
         synchronous: ``normal`` may lose the last commits at a power failure, not at a crash.
         static: folder of a page to serve at ``/``; None: ``dist/`` or ``public/`` beside schema.py, if one has an index.html.
@@ -29,6 +30,7 @@ class Settings(BaseSettings):
 
     host: str = "127.0.0.1"
     port: int = Field(3210, ge=0, le=65535)
+    site_port: int | None = Field(None, ge=0, le=65535)
     db: Path = Path(".reactor/reactor.db")
     synchronous: Literal["full", "normal"] = "full"
     static: Path | None = None

@@ -4,7 +4,7 @@ Python cannot interrupt a C call that holds the interpreter, nor code that swall
 beats on a *board*, a page of memory that both processes share, on which it also notes the call whose code it enters. When the
 beats stop the supervisor kills the node, names that call in the log, and starts a node that refuses the call for a while.
 
-The listening socket is the supervisor's: while no node runs, connections wait. The node takes its orders from a pipe and not
+The listening sockets are the supervisor's: while no node runs, connections wait. The node takes its orders from a pipe and not
 from signals, which a terminal or service manager sends to both.
 """
 
@@ -22,7 +22,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from hashlib import sha256
 from types import FrameType
 
@@ -92,7 +92,7 @@ def _mark(call: bytes, size: int) -> str:
     return sha256(b"%d %b" % (size, call)).hexdigest()
 
 
-def supervise(listening: socket.socket, logs: Logs) -> int:
+def supervise(listening: Sequence[socket.socket], logs: Logs) -> int:
     """Keep a node serving until a signal asks to stop.
 
     Args:
@@ -106,7 +106,7 @@ def supervise(listening: socket.socket, logs: Logs) -> int:
 
 
 class _Supervisor:
-    def __init__(self, listening: socket.socket, logs: Logs) -> None:
+    def __init__(self, listening: Sequence[socket.socket], logs: Logs) -> None:
         self._listening = listening
         self._logs = logs
         self._stopping = False
@@ -160,10 +160,10 @@ class _Supervisor:
         now = time.time()
         self._refused = {mark: until for mark, until in self._refused.items() if until > now}
         refused = ",".join(f"{mark}:{until}" for mark, until in self._refused.items())
-        descriptors = (self._listening.fileno(), orders, file)
+        descriptors = (orders, file, *(one.fileno() for one in self._listening))
         return subprocess.Popen(  # noqa: S603 - this very command
             [sys.executable, "-m", "reactor", *sys.argv[1:]],
-            env={**os.environ, _HANDED: ";".join([*map(str, descriptors), refused])},
+            env={**os.environ, _HANDED: ";".join([refused, *map(str, descriptors)])},
             pass_fds=descriptors,
         )
 
@@ -202,23 +202,22 @@ def supervised() -> Node | None:
     handed = os.environ.pop(_HANDED, None)
     if handed is None:
         return None
-    listening, orders, board, refused = handed.split(";")
+    refused, orders, board, *listening = handed.split(";")
     marks = dict(entry.split(":") for entry in refused.split(",") if entry)
-    return Node(
-        socket.socket(fileno=int(listening)), int(orders), _Board(int(board)), {mark: float(until) for mark, until in marks.items()}
-    )
+    sockets = [socket.socket(fileno=int(one)) for one in listening]
+    return Node(sockets, int(orders), _Board(int(board)), {mark: float(until) for mark, until in marks.items()})
 
 
 class Node:
     """The node's side: it beats, notes what it runs, refuses what made one hang, and stops when ordered or orphaned.
 
     Args:
-        listening: the socket to serve.
+        listening: the sockets to serve.
         orders: descriptor of the pipe.
         refused: until when calls are refused, in seconds since the epoch.
     """
 
-    def __init__(self, listening: socket.socket, orders: int, board: _Board, refused: dict[str, float]) -> None:
+    def __init__(self, listening: Sequence[socket.socket], orders: int, board: _Board, refused: dict[str, float]) -> None:
         self.listening = listening
         self._orders = orders
         self._board = board

@@ -82,6 +82,25 @@ def test_the_how_tos_examples_pass_their_tests_and_type_check(tmp_path: Path) ->
     )
 
 
+@pytest.mark.parametrize("page", ["http-actions.md"])
+def test_a_guides_app_type_checks_and_passes_its_test(page: str, tmp_path: Path) -> None:
+    app = tmp_path / "app"
+    write_files(ROOT / "docs" / page, app)
+    assert "passed" in command(app, sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider")
+    command(
+        app,
+        sys.executable,
+        "-m",
+        "mypy",
+        "--strict",
+        "--explicit-package-bases",
+        "schema.py",
+        "app_functions",
+        "--cache-dir",
+        str(tmp_path / "mypy"),
+    )
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text()):

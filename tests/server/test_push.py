@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from reactor.errors import CodeError, ReactorError
@@ -162,6 +163,41 @@ async def test_a_database_served_again_keeps_the_crons_next_run(app: App) -> Non
     async with app.running() as node, Socket(node) as client:
         await add(client, "later", 1)
         assert await client.result(client.subscribe("notes:texts")) == ["first", "later"]
+
+
+HTTP = """
+from reactor import ActionCtx, HttpRouter
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+
+http = HttpRouter()
+
+@http.route("/hello")
+async def hello(ctx: ActionCtx, request: Request) -> Response:
+    return PlainTextResponse("hello")
+"""
+
+
+async def get(node: Backend, path: str) -> tuple[int, str]:
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app=node), base_url="http://test.invalid") as client:
+        answer = await client.get(path)
+        return answer.status_code, answer.text
+
+
+async def test_the_routes_of_http_actions_are_pushed_with_the_functions(app: App) -> None:
+    async with app.running() as node:
+        assert (await get(node, "/hello"))[0] == 404
+        app.write(http=HTTP)
+        assert describe(await push(node.runner)) == "1 table, 2 functions and 1 HTTP route"
+        assert await get(node, "/hello") == (200, "hello")
+        app.write(http=HTTP.replace('"/hello"', '"hello"'))
+        assert await refused(node) == "app_functions/http.py:7: A route's path is a text that begins with '/', not 'hello'."
+        app.write(http="from starlette.responses import Response\n")
+        assert await refused(node) == "app_functions/http.py has no HttpRouter. Write: http = HttpRouter()"
+        assert await get(node, "/hello") == (200, "hello")
+        (app.folder / "app_functions" / "http.py").unlink()
+        await push(node.runner)
+        assert (await get(node, "/hello"))[0] == 404
 
 
 async def test_a_query_whose_function_is_gone_fails_and_recovers_when_it_comes_back(app: App) -> None:

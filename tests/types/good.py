@@ -7,16 +7,20 @@ from typing import Annotated, Literal, assert_type
 
 from annotated_types import Len
 from pydantic import BaseModel
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
 
 from reactor import (
     ABSENT,
     Absent,
     ActionCtx,
     AppError,
+    Cors,
     CronJob,
     Crons,
     Depends,
     Document,
+    HttpRouter,
     Id,
     Identity,
     Index,
@@ -244,3 +248,16 @@ async def use_client(client: Client) -> None:
     await client.mutation("messages:send", author="…", body="hello")
     async for value in client.subscribe("messages:by_author", author="…"):
         assert_type(value, Value)
+
+
+http = HttpRouter(cors=Cors(["https://app.example"]))
+
+
+@http.route("/webhook", methods=["POST"])
+async def webhook(ctx: ActionCtx, request: Request) -> Response:
+    forgotten = await ctx.run_mutation(forget, author=Id[User](request.query_params["user"]))
+    return PlainTextResponse(str(forgotten))
+
+
+async def directly(ctx: ActionCtx, request: Request) -> None:
+    assert_type(await webhook(ctx, request), Response)
