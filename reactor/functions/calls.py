@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import random
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+from reactor.engine.store import RequestKey
 from reactor.engine.transaction import Transaction
 from reactor.errors import LimitExceeded, WrongFunctionKind
 from reactor.functions.context import MutationCtx, QueryCtx
 from reactor.functions.database import Reader, Writer, system
 from reactor.functions.function import Function
 from reactor.functions.identity import Auth, Caller
+from reactor.functions.outcome import Outcome
 from reactor.functions.pages import Pager
 from reactor.functions.run import Run
 from reactor.functions.scheduling import Call, Scheduled, cancel, schedule
@@ -155,16 +158,30 @@ class ActionCalls:
 
     async def call(self, kind: str, function: Function[..., Any] | str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         runner, caller = self._runner, self._caller
-        path = function if isinstance(function, str) else function.path
-        called = runner.app.registry.find(path, kind, internal=True)  # type: ignore[arg-type]
-        text = called.args.to_json(called.by_name(args, kwargs))
+        called, text = self._called(kind, function, args, kwargs)
         if kind == "action":
             value = await runner.act(called, text, caller, runner.run_of(called, text))
             return called.returns.load(value, runner.engine.catalog)
-        outcome = await (runner.query if kind == "query" else runner.mutation)(called.path, text, caller)
+        return self._result(called, await (runner.query if kind == "query" else runner.mutation)(called.path, text, caller))
+
+    async def once(self, key: str, function: Function[..., Any] | str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        called, text = self._called("mutation", function, args, kwargs)
+        # A client's session is a UUID, so none can ask for this one. Hashed, a key may have any length and sign.
+        name = hashlib.sha256(f"{called.path}\n{key}".encode(errors="surrogatepass")).hexdigest()
+        request = RequestKey(f"once:{name}", 0)
+        return self._result(called, await self._runner.mutation(called.path, text, self._caller, request=request))
+
+    def _called(
+        self, kind: str, function: Function[..., Any] | str, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[Function[..., Any], bytes]:
+        path = function if isinstance(function, str) else function.path
+        called = self._runner.app.registry.find(path, kind, internal=True)  # type: ignore[arg-type]
+        return called, called.args.to_json(called.by_name(args, kwargs))
+
+    def _result(self, called: Function[..., Any], outcome: Outcome) -> Any:
         if outcome.error is not None:
             raise outcome.error.exception
-        return called.returns.load(outcome.value, runner.engine.catalog)
+        return called.returns.load(outcome.value, self._runner.engine.catalog)
 
     async def schedule(
         self, when: timedelta | datetime, function: Function[..., Any] | str, args: tuple[Any, ...], kwargs: dict[str, Any]

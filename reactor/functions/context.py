@@ -48,6 +48,14 @@ class Calls(Protocol):
         ...
 
 
+class OutsideCalls(Calls, Protocol):
+    """Runs what an action calls: each mutation in a transaction of its own."""
+
+    async def once(self, key: str, function: Function[..., Any] | str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Run a mutation once for all calls with this key; its first result, or what it raised now."""
+        ...
+
+
 class _Ctx:
     __slots__ = ("_calls", "auth")
 
@@ -132,6 +140,7 @@ class ActionCtx(_Ctx):
     """
 
     __slots__ = ()
+    _calls: OutsideCalls
 
     @property
     def scheduler(self) -> Scheduler:
@@ -147,6 +156,24 @@ class ActionCtx(_Ctx):
         Raises: what the mutation raises; ArgumentError, FunctionNotFound, WrongFunctionKind.
         """
         return await self._calls.call("mutation", function, args, kwargs)
+
+    @overload
+    async def run_once(self, key: str, function: Mutation[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
+    @overload
+    async def run_once(self, key: str, function: str, /, **kwargs: Any) -> Any: ...
+    async def run_once(self, key: str, function: Any, /, *args: Any, **kwargs: Any) -> Any:
+        """Run a mutation as ``run_mutation`` does, but once for all calls with this key, at the same time or later, on any node.
+
+        When it has committed before, its first result is returned and nothing runs; other arguments do not count. One that
+        fails leaves nothing, and the next call runs it. Keys are those of one mutation, and remembered as long as a mutation that
+        a client sends again (``REACTOR_REQUEST_RETENTION_S``, 14 days).
+
+        Args:
+            key: any text, such as the id of an event.
+
+        Raises: what the mutation raises; ArgumentError, FunctionNotFound, WrongFunctionKind.
+        """
+        return await self._calls.once(key, function, args, kwargs)
 
     @overload
     async def run_action(self, function: Action[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R: ...

@@ -36,6 +36,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self._extensions: dict[str, Any] = {EXTENSION: transport.is_closing}
         # As long as between two requests.
         self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
 
@@ -58,7 +59,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        self.scope["extensions"] = {EXTENSION: self.transport.is_closing}  # type: ignore[dict-item]
+        self.scope["extensions"] = self._extensions
         self._in_head = self._in_request = True
         self._heard = self.loop.time()
 

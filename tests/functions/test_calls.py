@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -122,3 +123,38 @@ async def test_older_spellings_of_a_path_find_the_function(t: TestBackend) -> No
 
 async def test_a_function_object_can_be_called_with_a_ctx_of_ones_own(t: TestBackend) -> None:
     assert await t.run(lambda ctx: items.ranks(ctx, list="a")) == []
+
+
+async def test_a_mutation_run_once_gives_its_first_result_to_every_later_call(t: TestBackend) -> None:
+    assert [await t.action(calling.insert_once, key="k", rank=rank) for rank in (1, 1, 2)] == [1, 1, 1]
+    assert await t.action(calling.insert_once, key="other", rank=3) == 2
+    assert await ranks(t) == [1, 3]
+
+
+@pytest.mark.parametrize("key", ["", "x" * 100_000, "\0", "'; drop table"])
+async def test_any_text_is_a_key(t: TestBackend, key: str) -> None:
+    for _ in range(2):
+        assert await t.action(calling.insert_once, key=key, rank=1) == 1
+
+
+async def test_calls_with_one_key_at_the_same_time_run_it_once(t: TestBackend) -> None:
+    results = await asyncio.gather(*(t.action(calling.insert_once, key="k", rank=rank) for rank in range(20)))
+    assert results == [1] * 20
+    assert len(await ranks(t)) == 1
+
+
+async def test_a_mutation_that_failed_was_not_the_once(t: TestBackend) -> None:
+    with pytest.raises(AppError, match="negative"):
+        await t.action(calling.insert_once, key="k", rank=-1)
+    assert await t.action(calling.insert_once, key="k", rank=1) == 1
+
+
+async def test_keys_are_those_of_one_mutation(t: TestBackend) -> None:
+    await t.action(calling.insert_once, key="k", rank=1)
+    for _ in range(2):
+        await t.action(calling.once_by_path, key="k", path="items:insert")
+    assert await ranks(t) == [1, 50]
+    with pytest.raises(WrongFunctionKind):
+        await t.action(calling.once_by_path, key="k", path="items:ranks")
+    with pytest.raises(FunctionNotFound):
+        await t.action(calling.once_by_path, key="k", path="items:nothing")

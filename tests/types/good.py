@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Literal, assert_type
+from typing import Annotated, Any, Literal, assert_type
 
 from annotated_types import Len
 from pydantic import BaseModel
@@ -41,6 +41,7 @@ from reactor import (
     lt,
     mutation,
     query,
+    webhooks,
 )
 from reactor.client import Client
 from reactor.testing import TestBackend
@@ -257,6 +258,17 @@ http = HttpRouter(cors=Cors(["https://app.example"]))
 async def webhook(ctx: ActionCtx, request: Request) -> Response:
     forgotten = await ctx.run_mutation(forget, author=Id[User](request.query_params["user"]))
     return PlainTextResponse(str(forgotten))
+
+
+@internal_mutation
+async def on_event(ctx: MutationCtx, event: webhooks.Event) -> None:
+    assert_type(event.body["data"], Any)
+
+
+@http.route("/stripe", methods=["POST"])
+async def stripe(ctx: ActionCtx, request: Request) -> Response:
+    assert_type(await ctx.run_once("key", forget, author=Id[User]("")), int)
+    return await webhooks.stripe(ctx, request, "whsec_", on_event)
 
 
 async def directly(ctx: ActionCtx, request: Request) -> None:

@@ -151,3 +151,22 @@ async def beside_a_call(ctx: MutationCtx) -> list[float]:
     )
     assert not isinstance(seen, BaseException)
     return [item.rank for item in seen]
+
+
+@action
+async def insert_once(ctx: ActionCtx, key: str, rank: float) -> float:
+    """How many there are, as the mutation found it."""
+    return await ctx.run_once(key, insert_and_count, rank=rank)
+
+
+@internal_mutation
+async def insert_and_count(ctx: MutationCtx, rank: float) -> float:
+    await ctx.db.insert(Item(list="a", rank=rank))
+    if rank < 0:
+        raise AppError("negative")
+    return await ctx.db.query(Item).count()
+
+
+@action
+async def once_by_path(ctx: ActionCtx, key: str, path: str) -> Any:
+    return await ctx.run_once(key, path, list="a", rank=50.0)
