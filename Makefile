@@ -8,7 +8,7 @@ NODE_FOLDERS := $(PAGE) tests/clients
 # Apart, for it may have to compile: only the benchmarks need it.
 PEERS := benchmarks/peers
 CHECKED := reactor app_functions schema.py benchmarks
-PUBLIC := reactor/__init__.py reactor/testing.py reactor/client tests/types/good.py app_functions schema.py
+PUBLIC := reactor/__init__.py reactor/testing.py reactor/client reactor/webhooks.py reactor/contrib tests/types/good.py app_functions schema.py
 
 .PHONY: help install web dev test check format clean chromium
 

@@ -219,7 +219,10 @@ class Catalog:
         name = of if isinstance(of, str) else of.__table__
         found = self.tables.get(name) if name is not None else None
         if found is None:
-            raise SchemaError(f"The schema has no table for {of!r}. Declare it in schema.py, or import it there.", code="InvalidTableName")
+            how = "" if isinstance(of, str) else f": from {of.__module__} import {of.__name__}"
+            raise SchemaError(
+                f"The schema has no table for {of!r}. Declare it in schema.py, or import it there{how}", code="InvalidTableName"
+            )
         return found
 
     def table_of_number(self, number: int) -> str | None:

@@ -82,7 +82,7 @@ def test_the_how_tos_examples_pass_their_tests_and_type_check(tmp_path: Path) ->
     )
 
 
-@pytest.mark.parametrize("page", ["http-actions.md", "webhooks.md"])
+@pytest.mark.parametrize("page", ["http-actions.md", "webhooks.md", "contrib.md"])
 def test_a_guides_app_type_checks_and_passes_its_test(page: str, tmp_path: Path) -> None:
     app = tmp_path / "app"
     write_files(ROOT / "docs" / page, app)

@@ -44,6 +44,8 @@ from reactor import (
     webhooks,
 )
 from reactor.client import Client
+from reactor.contrib.idempotency import Idempotency
+from reactor.contrib.rate_limits import Allowance, TokenBucket
 from reactor.testing import TestBackend
 from reactor.values.codec import Value
 
@@ -249,6 +251,17 @@ async def use_client(client: Client) -> None:
     await client.mutation("messages:send", author="…", body="hello")
     async for value in client.subscribe("messages:by_author", author="…"):
         assert_type(value, Value)
+
+
+limit = TokenBucket("limit", rate=5, per=timedelta(minutes=1))
+calls = Idempotency()
+
+
+@mutation
+async def once(ctx: MutationCtx, key: str, author: Id[User]) -> int:
+    assert_type(await limit.spend(ctx, author, count=2), float)
+    assert_type(await limit.try_spend(ctx), Allowance)
+    return await calls.once(ctx, key, forget, author=author)
 
 
 http = HttpRouter(cors=Cors(["https://app.example"]))

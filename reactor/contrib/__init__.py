@@ -1,0 +1,1 @@
+"""What many apps need beside their own functions. Each module says which of its documents go into ``schema.py``."""
