@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, overload
 
 from reactor.functions.database import Reader, Writer
 from reactor.functions.identity import Auth
-from reactor.functions.scheduling import Scheduler
+from reactor.functions.scheduler import Scheduler
 
 if TYPE_CHECKING:
     from datetime import datetime, timedelta
