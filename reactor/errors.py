@@ -25,6 +25,7 @@
     ├── ProtocolError            a peer broke the sync protocol
     ├── RemoteError              to a client: a function failed on the server, by anything but an AppError
     ├── ConnectionLost           to a client: the connection went away under a call that cannot be sent again
+    ├── EnvironmentVariableError one is not set, cannot be, or does not fit what the app declares
     ├── CodeError                the app's code does not load; names file and line
     └── StoreError               the database cannot be used
         ├── StoreLocked          another process has the database open
@@ -52,6 +53,7 @@ __all__ = [
     "ConnectionLost",
     "CursorError",
     "DocumentNotFound",
+    "EnvironmentVariableError",
     "FunctionNotFound",
     "FunctionTimeout",
     "IdError",
@@ -260,6 +262,12 @@ class ConnectionLost(ReactorError):
     """The connection went away, or was closed, under a call. The call may have had its effect."""
 
     code = "ConnectionLost"
+
+
+class EnvironmentVariableError(ReactorError):
+    """An environment variable is not set, cannot be set so, or does not fit the settings that the app declares."""
+
+    code = "InvalidEnvironmentVariable"
 
 
 class CodeError(ReactorError):

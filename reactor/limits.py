@@ -33,6 +33,12 @@ class Limits:
     indexes_per_table: int = 64
     fields_per_index: int = 16
 
+    # Environment variables
+    env_variables: int = 512
+    env_name_chars: int = 256
+    env_value_bytes: int = 8 * KIB
+    env_total_bytes: int = 512 * KIB  # names and values
+
     # One transaction
     documents_read: int = 32_000
     bytes_read: int = 16 * MIB  # JSON text of the documents

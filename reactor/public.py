@@ -10,6 +10,7 @@ from reactor.errors import (
     ConnectionLost,
     CursorError,
     DocumentNotFound,
+    EnvironmentVariableError,
     FunctionNotFound,
     FunctionTimeout,
     IdError,
@@ -32,6 +33,7 @@ from reactor.functions.crons import Crons
 from reactor.functions.database import Reader, Writer
 from reactor.functions.decorators import action, internal_action, internal_mutation, internal_query, mutation, query
 from reactor.functions.dependencies import Depends
+from reactor.functions.environment import EnvSettings
 from reactor.functions.function import Action, Mutation, Query
 from reactor.functions.http import Cors, HttpRouter
 from reactor.functions.identity import Identity
@@ -62,6 +64,8 @@ __all__ = [
     "Depends",
     "Document",
     "DocumentNotFound",
+    "EnvSettings",
+    "EnvironmentVariableError",
     "FunctionNotFound",
     "FunctionTimeout",
     "HttpRouter",

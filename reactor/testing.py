@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import itertools
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Any, ParamSpec, Self, TypeVar, overload
 
 import httpx
@@ -20,6 +20,7 @@ from reactor.engine.live_query import Subscription
 from reactor.engine.runtime import SystemRuntime
 from reactor.engine.transaction import Transaction
 from reactor.functions.context import MutationCtx
+from reactor.functions.environment import addresses_of, change_variables
 from reactor.functions.execute import execute
 from reactor.functions.function import Action, Function, Mutation, Query
 from reactor.functions.identity import STANDARD_CLAIMS, Caller, Identity
@@ -36,6 +37,9 @@ from reactor.stores.sqlite import SqliteStore
 from reactor.values import codec
 
 __all__ = ["TestBackend", "VirtualRuntime"]
+
+#: Where functions find themselves served.
+URL = "http://test.invalid"
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -72,17 +76,26 @@ class TestBackend:
         path: the app's folder. Its modules are the ones that the test imports.
         now: what the clock shows at first: a datetime, or ms since the epoch.
         limits: to be met sooner than the real ones.
+        env: environment variables that are set at first.
 
     Functions are called by function object, typed by its signature, or by path. Errors arrive as they were raised.
     """
 
     __test__ = False  # to pytest, it is no test class
 
-    def __init__(self, path: str | Path = ".", *, now: datetime | float | None = None, limits: Limits = DEFAULT_LIMITS) -> None:
+    def __init__(
+        self,
+        path: str | Path = ".",
+        *,
+        now: datetime | float | None = None,
+        limits: Limits = DEFAULT_LIMITS,
+        env: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         moment = now if now is not None else datetime(2026, 1, 1, tzinfo=UTC)
         milliseconds = moment.timestamp() * 1000 if isinstance(moment, datetime) else moment
         self._path = Path(path)
         self._limits = limits
+        self._env = env
         self._identity: Identity | None = None
         self._requests = itertools.count(1)
         self.runtime = VirtualRuntime(int(milliseconds * 1_000_000))
@@ -105,6 +118,8 @@ class TestBackend:
             stack.enter_context(capture_output())
             self._engine = engine
             self._runner = Runner(engine, app, secret=store.secret, runtime=self.runtime, limits=self._limits)
+            self._runner.addresses = addresses_of(URL)
+            await self.set_env(self._env)
             self._tokens = _Tokens(f"test|{self.runtime.random_bytes(16).hex()}", self._runner)
             stack.push_async_callback(self._tokens.close)
             await reconcile(self._runner)
@@ -187,8 +202,17 @@ class TestBackend:
         if self._identity is not None and "authorization" not in map(str.lower, headers):
             headers["authorization"] = f"Bearer {self._tokens.issue(self._identity)}"
         transport = httpx.ASGITransport(app=self._server)
-        async with httpx.AsyncClient(transport=transport, base_url="http://test.invalid") as client:
+        async with httpx.AsyncClient(transport=transport, base_url=URL) as client:
             return await client.request(method, path, headers=headers, content=content)
+
+    async def set_env(self, changes: Mapping[str, str | None]) -> None:
+        """Set environment variables, and remove those whose value is None, in one commit.
+
+        Raises:
+            EnvironmentVariableError: the settings that the app declares would not fit, or a limit was met; nothing has changed.
+        """
+        runner = self._runner
+        await change_variables(self._engine, changes, settings=runner.app.settings, built_in=runner.addresses, limits=self._limits)
 
     async def advance(self, **duration: float) -> None:
         """Move the clock: ``advance(hours=1)``, with the arguments of ``timedelta``.

@@ -123,6 +123,59 @@ def keys_revoke(
     keys.revoke(name, serving.settings(db=db))
 
 
+env = typer.Typer(help="Environment variables of the deployment, which functions read as ctx.env.", no_args_is_help=True)
+app.add_typer(env, name="env")
+
+Name = Annotated[str, typer.Argument(help="The variable's name.", show_default=False)]
+
+
+@env.command("list")
+def env_list(db: Database = None) -> None:
+    """Print all variables as lines of NAME=value."""
+    from reactor.cli import environment, serving
+
+    environment.show_all(serving.settings(db=db))
+
+
+@env.command("get")
+def env_get(name: Name, db: Database = None) -> None:
+    """Print a variable's value."""
+    from reactor.cli import environment, serving
+
+    environment.show(name, serving.settings(db=db))
+
+
+@env.command("set")
+def env_set(
+    name: Annotated[str | None, typer.Argument(help="The variable's name, or NAME=value.", show_default=False)] = None,
+    value: Annotated[str | None, typer.Argument(help="Its value; from standard input if left out.", show_default=False)] = None,
+    from_file: Annotated[Path | None, typer.Option(help="Set what a file of lines NAME=value says.", show_default=False)] = None,
+    force: Annotated[bool, typer.Option("--force", help="With --from-file: also where another value is set already.")] = False,
+    db: Database = None,
+) -> None:
+    """Set a variable, or those of a file. Queries that read it run again at once."""
+    from reactor.cli import environment, serving
+
+    settings = serving.settings(db=db)
+    if (name is None) == (from_file is None):
+        raise typer.BadParameter("give NAME VALUE, or --from-file FILE")
+    if from_file is not None:
+        environment.load(from_file, settings, force=force)
+        return
+    assert name is not None
+    if value is None and "=" in name:
+        name, _, value = name.partition("=")
+    environment.change({name: environment.read_value() if value is None else value}, settings)
+
+
+@env.command("remove")
+def env_remove(name: Name, db: Database = None) -> None:
+    """Remove a variable. One that is not set may be removed."""
+    from reactor.cli import environment, serving
+
+    environment.change({name: None}, serving.settings(db=db))
+
+
 @app.command()
 def init(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where to: a new folder, or an empty one.", show_default=False)],

@@ -14,8 +14,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from reactor.errors import CodeError, ReactorError, SchemaError
+from reactor.errors import CodeError, EnvironmentVariableError, ReactorError, SchemaError
 from reactor.server.app import Backend, open_backend
+from reactor.server.env_file import EnvFile
 from reactor.server.logs import Logs
 from reactor.server.node import address_left, bind, serve, url_of
 from reactor.server.push import Watcher, describe
@@ -70,7 +71,7 @@ def push_once(settings: Settings) -> None:
     async def push() -> None:
         logs = Logs(sys.stdout, machine=False, folder=Path.cwd())
         try:
-            async with open_backend(Path.cwd(), settings, logs, serving=False) as backend:
+            async with open_backend(Path.cwd(), settings, logs, env_file=EnvFile(Path.cwd()), serving=False) as backend:
                 logs.say(f"Pushed {describe(backend.runner.app)} to {settings.db}")
         finally:
             logs.close()
@@ -95,14 +96,16 @@ async def _dev(settings: Settings, reload: bool) -> None:
         while True:
             watcher = Watcher(folder) if reload else None
             try:
-                async with open_backend(folder, settings, logs, watcher=watcher) as backend:
+                env_file = watcher.env_file if watcher is not None else EnvFile(folder)
+                async with open_backend(folder, settings, logs, url=url_of(listening[0]), env_file=env_file, watcher=watcher) as backend:
                     await _serve(backend, listening, settings, partial(_greet, backend, listening, settings))
                 return
-            except (CodeError, SchemaError) as error:
+            except (CodeError, SchemaError, EnvironmentVariableError) as error:
                 if watcher is None or error.code == "NoApp":
                     raise
                 logs.say(f"{error.message}\nSave a change to try again.", "error")
-                await watcher.changed()
+                # What is missing may be an environment variable, set in the database.
+                await watcher.changed(settings.db)
     finally:
         logs.close()
 
@@ -166,11 +169,12 @@ def start(settings: Settings) -> None:
         folder = Path.cwd()
         logs = Logs(sys.stdout, machine=True, folder=folder)
         try:
-            async with open_backend(folder, settings, logs, production=True) as backend, node.attend(backend.runner):
+            url = url_of(node.listening[0])
+            async with open_backend(folder, settings, logs, url=url, production=True) as backend, node.attend(backend.runner):
 
                 def on_start(stop: Callable[[], None]) -> None:
                     node.stop_with(stop)
-                    logs.say(f"Serving {describe(backend.runner.app)} at {url_of(node.listening[0])}")
+                    logs.say(f"Serving {describe(backend.runner.app)} at {url}")
 
                 gc.collect()
                 gc.freeze()  # the code, which nothing replaces here

@@ -62,7 +62,7 @@ class CommitLog:
         """
         if after < self.start:
             return self.start
-        for entry in self._after(after):
+        for entry in self.after(after):
             if read_set.overlaps(entry.writes):
                 return entry.ts
         return None
@@ -73,7 +73,8 @@ class CommitLog:
         assert ts == sorted(set(ts)), "entries out of order"
         assert not ts or (self.start < ts[0] and ts[-1] <= self.head)
 
-    def _after(self, ts: Ts) -> Iterator[Published]:
+    def after(self, ts: Ts) -> Iterator[Published]:
+        """The entries above ``ts``, in order. Nothing may be published meanwhile."""
         for back in range(1, len(self._entries) + 1):
             if self._entries[-back].ts <= ts:
                 back -= 1

@@ -12,6 +12,7 @@ from reactor.engine import backfill, history
 from reactor.engine.commit_log import CommitLog, Published
 from reactor.engine.committer import Answer, Committed, Committer, Conflict, MutationTransaction
 from reactor.engine.live_query import LiveQueries
+from reactor.engine.resident import Resident
 from reactor.engine.runtime import Runtime
 from reactor.engine.snapshot import Pin, Pins
 from reactor.engine.store import RequestKey, RequestRecord, Store, Ts
@@ -19,6 +20,7 @@ from reactor.engine.transaction import Transaction
 from reactor.errors import WriteConflict
 from reactor.limits import Limits
 from reactor.schema.catalog import Catalog
+from reactor.schema.system import ENVIRONMENT
 
 __all__ = ["Engine"]
 
@@ -57,6 +59,8 @@ class Engine:
         self._pushing = asyncio.Lock()
         self._writer: asyncio.Task[None] | None = None
         self.live: LiveQueries[Any] = LiveQueries(self._log, runtime, limits)
+        self.environment = Resident(ENVIRONMENT)  # loaded by the first push
+        self._loaded = False
 
     @property
     def catalog(self) -> Catalog:
@@ -93,7 +97,21 @@ class Engine:
         """
         async with self._pushing:
             await backfill.push(self._store, self._committer, self._pins, catalog, switch)
+            if not self._loaded:
+                await self._load_environment(catalog)
             self.live.restart_all()
+
+    async def _load_environment(self, catalog: Catalog) -> None:
+        table = catalog.tables.get(ENVIRONMENT)
+        if table is None:
+            return
+        pin = self._pins.pin()
+        try:
+            await self.environment.load(pin.snapshot, table)
+            self.environment.apply(list(self._log.after(pin.ts)))
+            self._loaded = True
+        finally:
+            pin.release()
 
     def pin(self) -> Pin:
         """The newest published commit, kept readable until released."""
@@ -232,5 +250,6 @@ class Engine:
         for commit in commits:
             self._log.append(commit)
         self._log.advance(head)
+        self.environment.apply(commits)
         self.live.publish(commits)
         self._log.trim(self._pins.oldest(head))

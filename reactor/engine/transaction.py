@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from reactor.engine.read_set import ReadSet, Span
+from reactor.engine.resident import Resident
 from reactor.engine.row_cache import RowCache
 from reactor.engine.store import UNCOMMITTED, Row, StoreSnapshot, Ts, Write
 from reactor.engine.write_set import Image, Overlay
@@ -20,7 +21,7 @@ from reactor.errors import LimitExceeded, ReactorError
 from reactor.limits import Limits
 from reactor.schema.catalog import IndexDef, Table
 from reactor.values import order
-from reactor.values.interval import Interval
+from reactor.values.interval import FULL, Interval
 
 __all__ = ["Base", "Savepoint", "Scan", "Transaction", "Usage"]
 
@@ -195,6 +196,31 @@ class Transaction:
                 return known
             cache.put(row, self.base.upto if row.ts != UNCOMMITTED else -1)
         return row
+
+    def get_resident(self, resident: Resident, table: Table, id: str) -> str | None:
+        """As ``get``, of a table that is held in memory: the document's text, without waiting.
+
+        Raises:
+            LimitExceeded: too many index ranges read.
+        """
+        self.check_open()
+        self._count_range()
+        self.read_set.add_id(table.by_id, id)
+        image = self._image(id)
+        return image.json if image is not None else resident.at(self.ts).get(id)
+
+    def all_resident(self, resident: Resident, table: Table) -> list[str]:
+        """The texts of all documents of a table that is held in memory.
+
+        Raises:
+            LimitExceeded: too many index ranges read.
+        """
+        self.check_open()
+        self._count_range()
+        self.read_set.add(table.by_id, *FULL)
+        over = self._laid_over(table.by_id, FULL.lo, FULL.hi) or []
+        below = [json for id, json in resident.at(self.ts).items() if self._image(id) is None]
+        return below + [row.json for row in over]
 
     def scan(self, index: IndexDef, interval: Interval, *, reverse: bool = False) -> Scan:
         """Begin to read ``interval`` of ``index``; nothing is read, and nothing joins the read set, before ``next``."""

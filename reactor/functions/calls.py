@@ -13,6 +13,7 @@ from reactor.engine.transaction import Transaction
 from reactor.errors import LimitExceeded, WrongFunctionKind
 from reactor.functions.context import MutationCtx, QueryCtx
 from reactor.functions.database import Reader, Writer, system
+from reactor.functions.environment import Environment
 from reactor.functions.function import Function
 from reactor.functions.identity import Auth, Caller
 from reactor.functions.outcome import Outcome
@@ -36,7 +37,7 @@ class Invocation:
         scheduled: how many functions it has scheduled.
     """
 
-    __slots__ = ("_runner", "auth", "caller", "depth", "pager", "run", "scheduled", "tx")
+    __slots__ = ("_environment", "_runner", "auth", "caller", "depth", "pager", "run", "scheduled", "tx")
 
     def __init__(self, runner: Runner, tx: Transaction, run: Run, caller: Caller, journal: str | None) -> None:
         self._runner = runner
@@ -47,6 +48,14 @@ class Invocation:
         self.depth = 0
         self.pager = Pager(runner.cursors, journal)
         self.scheduled: Scheduled | None = None  # made by the first
+        self._environment: Environment | None = None
+
+    @property
+    def environment(self) -> Environment:
+        """The deployment's variables, those that were read remembered."""
+        if self._environment is None:
+            self._environment = Environment(self._runner.engine, self._runner.addresses, self.tx)
+        return self._environment
 
     def context(self, function: Function[..., Any], pager: Pager | None = None) -> QueryCtx:
         """The ctx for one execution of ``function``."""
@@ -143,6 +152,9 @@ class _Nested:
     def now_ms(self) -> float:
         return self._invocation.run.now_ms
 
+    def environment(self) -> Environment:
+        return self._invocation.environment
+
 
 class ActionCalls:
     """The calls of an action: each query and mutation in a transaction of its own."""
@@ -200,3 +212,6 @@ class ActionCalls:
 
     def now_ms(self) -> float:
         return self._runner.runtime.now_ns() / 1e6
+
+    def environment(self) -> Environment:
+        return Environment(self._runner.engine, self._runner.addresses, None)

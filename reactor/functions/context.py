@@ -6,6 +6,7 @@ import random
 from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, overload
 
 from reactor.functions.database import Reader, Writer
+from reactor.functions.environment import Environment
 from reactor.functions.identity import Auth
 from reactor.functions.scheduler import Scheduler
 
@@ -47,6 +48,10 @@ class Calls(Protocol):
         """What the run's clock shows."""
         ...
 
+    def environment(self) -> Environment:
+        """The deployment's variables as the run sees them."""
+        ...
+
 
 class OutsideCalls(Calls, Protocol):
     """Runs what an action calls: each mutation in a transaction of its own."""
@@ -62,6 +67,11 @@ class _Ctx:
     def __init__(self, calls: Calls, auth: Auth) -> None:
         self._calls = calls
         self.auth = auth
+
+    @property
+    def env(self) -> Environment:
+        """The deployment's environment variables: ``ctx.env["NAME"]``. A query that reads one runs again when it changes."""
+        return self._calls.environment()
 
     @overload
     async def run_query(self, function: Query[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
@@ -81,6 +91,7 @@ class QueryCtx(_Ctx):
     Attributes:
         db: reads documents.
         auth: who calls.
+        env: environment variables of the deployment.
     """
 
     __slots__ = ("db",)

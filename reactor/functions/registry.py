@@ -15,9 +15,11 @@ from typing import Any
 from reactor.errors import CodeError, FunctionNotFound, ReactorError, WrongFunctionKind
 from reactor.functions.crons import Cron, Crons
 from reactor.functions.determinism import freeze_modules
+from reactor.functions.environment import EnvSettings
 from reactor.functions.function import Function, Kind
 from reactor.functions.http import HttpRouter, router_in
 from reactor.functions.providers import Provider, providers_in
+from reactor.functions.system_functions import system_functions
 from reactor.schema.catalog import Catalog
 from reactor.schema.system import SYSTEM
 
@@ -54,12 +56,18 @@ def _segment(segment: str) -> bool:
 
 
 class Registry:
-    """Functions by canonical path."""
+    """Functions by canonical path.
 
-    __slots__ = ("_functions", "_known")
+    Args:
+        functions: the app's.
+        system: reactor's own, which can be called and are not counted or listed.
+    """
 
-    def __init__(self, functions: Iterable[Function[..., Any]]) -> None:
+    __slots__ = ("_functions", "_known", "_system")
+
+    def __init__(self, functions: Iterable[Function[..., Any]], system: Iterable[Function[..., Any]] = ()) -> None:
         self._functions = {function.path: function for function in functions}
+        self._system = {function.path: function for function in system}
         # Paths as clients wrote them. Only those that led to a function are kept, so it cannot be made to grow.
         self._known: dict[str, Function[..., Any]] = dict(self._functions)
 
@@ -80,7 +88,10 @@ class Registry:
             FunctionNotFound: there is none, or it is internal and may not be called: the same text for both.
             WrongFunctionKind: it is of another kind.
         """
-        function = self._known.get(path) or self._functions.get(canonical_path(path))
+        function = self._known.get(path)
+        if function is None:
+            canonical = canonical_path(path)
+            function = self._functions.get(canonical) or self._system.get(canonical)
         if function is None or (function.internal and not internal):
             public = "" if internal else "public "
             raise FunctionNotFound(
@@ -97,13 +108,14 @@ def _a(kind: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class App:
-    """What a folder holds: the schema, the functions, the routes, the crons and the identity providers, loaded together."""
+    """What a folder holds: schema, functions, routes, crons, identity providers, and the settings that they need."""
 
     folder: Path
     catalog: Catalog
     registry: Registry
     providers: tuple[Provider, ...] = ()
     http: HttpRouter | None = None
+    settings: tuple[type[EnvSettings], ...] = ()
     modules: Mapping[str, ModuleType] = field(default_factory=dict)
     crons: tuple[Cron, ...] = ()
 
@@ -141,8 +153,9 @@ def load_app(folder: Path, *, fresh: bool = True) -> App:
                 http = router_in(vars(module))
         modules = {name: module for name, module in sys.modules.items() if _belongs(module, folder)}
         freeze_modules(modules.values())
-        registry = Registry(_distinct(functions))
-        return App(folder, catalog, registry, providers, http, modules, _crons(modules, registry))
+        registry = Registry(_distinct(functions), system_functions())
+        settings = tuple(_settings(modules.values()))
+        return App(folder, catalog, registry, providers, http, settings, modules, _crons(modules, registry))
 
 
 def _crons(modules: Mapping[str, ModuleType], registry: Registry) -> tuple[Cron, ...]:
@@ -178,6 +191,13 @@ def _declared(module: ModuleType, path: str, catalog: Catalog) -> Iterator[Funct
         if isinstance(value, Function) and value.__module__ == module.__name__:
             value.compile(f"{path}:{value.name}", names)
             yield value
+
+
+def _settings(modules: Iterable[ModuleType]) -> Iterator[type[EnvSettings]]:
+    for module in modules:
+        for value in vars(module).values():
+            if isinstance(value, type) and issubclass(value, EnvSettings) and value.__module__ == module.__name__:
+                yield value
 
 
 def _distinct(functions: list[Function[..., Any]]) -> list[Function[..., Any]]:

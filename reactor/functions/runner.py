@@ -18,6 +18,7 @@ from reactor.functions.context import ActionCtx
 from reactor.functions.cursors import Cursors
 from reactor.functions.database import Writer, system
 from reactor.functions.determinism import guard
+from reactor.functions.environment import addresses_of
 from reactor.functions.execute import execute
 from reactor.functions.function import Function, Kind
 from reactor.functions.identity import Auth, Caller
@@ -45,7 +46,8 @@ class Runner:
         production: errors other than AppError are opaque to clients, and log lines do not reach them.
         on_run: told of every run from outside, for logs and metrics.
 
-    A failed function is an outcome, not an exception. ``app`` is swapped in one step by a push. ``refuses``, if set, tells of a
+    A failed function is an outcome, not an exception. ``app`` is swapped in one step by a push. ``addresses``, set by the assembly,
+    is where clients reach the server, as functions find it in their environment. ``refuses``, if set, tells of a
     function's path and arguments whether they made a node hang lately, and may not run.
     """
 
@@ -66,6 +68,7 @@ class Runner:
         self.runtime = runtime
         self.limits = limits
         self.production = production
+        self.addresses = addresses_of("http://127.0.0.1:3210")
         self.refuses: Callable[[str, bytes], bool] | None = None
         self.cursors = Cursors(secret)
         self.system_limits = system_limits(limits)

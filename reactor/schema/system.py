@@ -13,7 +13,20 @@ from reactor.schema.document import Document
 from reactor.schema.index import Index
 from reactor.values.ids import Id
 
-__all__ = ["SYSTEM", "Access", "AdminKey", "CronJob", "ScheduledFunction", "ScheduledState", "SchedulerLease", "StoredFile"]
+__all__ = [
+    "ENVIRONMENT",
+    "SYSTEM",
+    "Access",
+    "AdminKey",
+    "CronJob",
+    "EnvironmentVariable",
+    "ScheduledFunction",
+    "ScheduledState",
+    "SchedulerLease",
+    "StoredFile",
+]
+
+ENVIRONMENT = "_environment_variables"
 
 #: What functions may do with a table through ``ctx.db``. Of one that they cannot even read they see no document by any id.
 Access: TypeAlias = Literal["none", "read", "write"]
@@ -129,7 +142,14 @@ class SchedulerLease(Document, table="_scheduler_leases"):
     jobs: list[str]
 
 
+class EnvironmentVariable(Document, table=ENVIRONMENT):
+    """A variable of the deployment. Its id is made from its name, so that there is one of each."""
+
+    name: str
+    value: str
+
+
 #: Every system document, with what functions may do with it. Its table's name begins with '_'.
 SYSTEM: Mapping[type[Document], Access] = MappingProxyType(
-    {StoredFile: "read", ScheduledFunction: "read", CronJob: "read", SchedulerLease: "none", AdminKey: "none"}
+    {StoredFile: "read", ScheduledFunction: "read", CronJob: "read", SchedulerLease: "none", AdminKey: "none", EnvironmentVariable: "none"}
 )

@@ -16,15 +16,17 @@ from pathlib import Path
 from reactor.engine.engine import Engine
 from reactor.engine.runtime import Runtime, SystemRuntime
 from reactor.errors import StoreError
+from reactor.functions.environment import addresses_of
 from reactor.functions.output import capture_output
 from reactor.functions.registry import load_app
 from reactor.functions.runner import Runner
 from reactor.limits import DEFAULT_LIMITS
 from reactor.server.admin import Authenticator, load_admin_key
+from reactor.server.env_file import EnvFile
 from reactor.server.http_actions import MOUNT, HttpActions
 from reactor.server.http_api import HttpApi, Receive, Reply, Scope, Send, send_reply
 from reactor.server.logs import Logs, console_logging
-from reactor.server.push import Watcher
+from reactor.server.push import Watcher, prepare_environment
 from reactor.server.settings import Settings
 from reactor.server.static import StaticPage, find_static
 from reactor.server.websocket import Connections
@@ -108,7 +110,9 @@ async def open_backend(
     settings: Settings,
     logs: Logs,
     *,
+    url: str = "http://127.0.0.1:3210",
     production: bool = False,
+    env_file: EnvFile | None = None,
     watcher: Watcher | None = None,
     runtime: Runtime | None = None,
     serving: bool = True,
@@ -116,12 +120,15 @@ async def open_backend(
     """The backend of the app in ``folder``, running from when this is entered until it is left.
 
     Args:
+        url: where the server listens; the settings may name another address for clients.
         production: errors are opaque to clients.
+        env_file: whose environment variables are set at the start.
         watcher: takes up files as they are saved.
         serving: run scheduled functions too.
 
     Raises:
         CodeError, SchemaError: the app cannot be used, or stored documents do not fit its schema.
+        EnvironmentVariableError: the app's settings lack an environment variable.
         StoreError: the database cannot be used.
     """
     runtime = runtime or SystemRuntime()
@@ -136,6 +143,8 @@ async def open_backend(
         stack.push_async_callback(engine.stop)
         await engine.push(app.catalog)
         runner = Runner(engine, app, secret=store.secret, runtime=runtime, limits=limits, production=production, on_run=logs.run)
+        runner.addresses = addresses_of(settings.url or url)
+        await prepare_environment(runner, app, env_file)
         authenticator = Authenticator(admin_key, runner)
         await authenticator.keys.load()
         stack.push_async_callback(authenticator.close)

@@ -15,7 +15,16 @@ from urllib.parse import parse_qs, unquote
 import orjson
 
 from reactor.engine.store import Ts
-from reactor.errors import AuthenticationError, FunctionNotFound, ProtocolError, ReactorError, StoreError, WriteConflict
+from reactor.errors import (
+    AuthenticationError,
+    EnvironmentVariableError,
+    FunctionNotFound,
+    ProtocolError,
+    ReactorError,
+    StoreError,
+    WriteConflict,
+)
+from reactor.functions.environment import change_variables, variables
 from reactor.functions.identity import Caller
 from reactor.functions.outcome import Outcome
 from reactor.functions.registry import canonical_path
@@ -150,6 +159,10 @@ class HttpApi:
             "/api/debug_event": {"POST": self._debug_event},
             "/api/admin_keys": {"GET": self._list_keys, "POST": self._create_key},
             "/api/admin_keys/revoke": {"POST": self._revoke_key},
+            "/api/list_environment_variables": {"GET": self._list_environment},
+            "/api/v1/list_environment_variables": {"GET": self._list_environment},
+            "/api/update_environment_variables": {"POST": self._update_environment},
+            "/api/v1/update_environment_variables": {"POST": self._update_environment},
             "/version": {"GET": _text(version)},
             "/instance_version": {"GET": _text(version)},
             "/instance_name": {"GET": _text(instance_name)},
@@ -315,6 +328,22 @@ class HttpApi:
             raise HttpError(400, "BadJsonBody", 'Write {"name": "…"}.')
         return name
 
+    # --- environment variables
+
+    async def _list_environment(self, call: Call) -> Reply:
+        await self._admin(call)
+        return Reply(orjson.dumps({"environmentVariables": variables(self._runner.engine)}))
+
+    async def _update_environment(self, call: Call) -> Reply:
+        await self._admin(call)
+        changes = _changes(await self._json_body(call))
+        runner = self._runner
+        try:
+            await change_variables(runner.engine, changes, settings=runner.app.settings, built_in=runner.addresses, limits=runner.limits)
+        except EnvironmentVariableError as error:
+            raise HttpError(400, error.code, error.message) from None
+        return Reply(b"null")
+
     # --- about the server
 
     async def _debug_event(self, call: Call) -> Reply:
@@ -457,6 +486,17 @@ def _raw_path(scope: Scope) -> str:
     """The path as the client wrote it, an escaped slash told from a slash."""
     raw: bytes | None = scope.get("raw_path")
     return scope["path"] if raw is None else raw.partition(b"?")[0].decode("latin-1")
+
+
+def _changes(body: Mapping[str, Any]) -> dict[str, str | None]:
+    """New values of environment variables by name, None for those to be removed."""
+    changes = body.get("changes")
+    if not isinstance(changes, list) or not all(
+        isinstance(change, dict) and isinstance(change.get("name"), str) and isinstance(change.get("value", 0), str | None)
+        for change in changes
+    ):
+        raise HttpError(400, "BadJsonBody", 'Write {"changes": [{"name": "A", "value": "1"}, {"name": "B", "value": null}]}.')
+    return {change["name"]: change["value"] for change in changes}
 
 
 def _decode_ts(text: object) -> Ts:

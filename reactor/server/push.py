@@ -11,12 +11,14 @@ from typing import TypeAlias
 from watchfiles import awatch
 
 from reactor.errors import ReactorError
+from reactor.functions.environment import change_variables
 from reactor.functions.registry import App, load_app
 from reactor.functions.runner import Runner
+from reactor.server.env_file import ENV_FILE, EnvFile
 from reactor.server.logs import Logs
 from reactor.services.crons import reconcile
 
-__all__ = ["Watcher", "describe", "push"]
+__all__ = ["Watcher", "describe", "prepare_environment", "push"]
 
 #: A save is taken up when nothing more was saved for this long.
 SETTLE_MS = 20
@@ -30,14 +32,19 @@ _FUNCTIONS = "app_functions"
 Files: TypeAlias = dict[Path, tuple[int, int]]
 
 
-async def push(runner: Runner) -> App:
+async def push(runner: Runner, env_file: EnvFile | None = None) -> App:
     """Load the app's code anew and have it serve, with its schema and crons; live queries run again.
+
+    Args:
+        env_file: whose environment variables are set before.
 
     Raises:
         CodeError, SchemaError: the code does not load, or stored documents do not fit; the version before goes on.
+        EnvironmentVariableError: the settings that the code declares lack one, or the file has what cannot be; the same.
         StoreError: the database could not be changed; the same.
     """
     app = load_app(runner.app.folder, fresh=True)
+    await prepare_environment(runner, app, env_file)
 
     def switch() -> None:
         runner.app = app
@@ -45,6 +52,19 @@ async def push(runner: Runner) -> App:
     await runner.engine.push(app.catalog, switch)
     await reconcile(runner)
     return app
+
+
+async def prepare_environment(runner: Runner, app: App, env_file: EnvFile | None) -> None:
+    """Set what ``env_file`` says, and check that the variables are those that ``app`` needs.
+
+    Raises:
+        EnvironmentVariableError: they are not, or it says what cannot be; nothing has changed.
+        StoreError: the database could not be changed.
+    """
+    changes = env_file.changes() if env_file is not None else {}
+    await change_variables(runner.engine, changes, settings=app.settings, built_in=runner.addresses, limits=runner.limits)
+    if env_file is not None:
+        env_file.done(changes)
 
 
 class Watcher:
@@ -55,21 +75,37 @@ class Watcher:
     """
 
     def __init__(self, folder: Path) -> None:
+        self.env_file = EnvFile(folder)
         self._folder = folder
         self._files = _files(folder)
+        self._environment = 0  # changed at this ts when code was last pushed
         self._failed = False
 
     async def run(self, runner: Runner, logs: Logs) -> None:
         """Push each save until cancelled. What does not load is shown, and the last good version goes on serving."""
-        async for _ in self._saves():
-            await self._push(runner, logs)
+        async for _ in self._looks():
+            changed, environment = self._saved(), runner.engine.environment.changed_ts
+            # A variable that was missing may have been set. Code that serves has no need of a push for it.
+            if changed or (self._failed and environment != self._environment):
+                await self._push(runner, logs)
+                self._environment = runner.engine.environment.changed_ts
 
-    async def changed(self) -> None:
-        """Wait for the next save."""
-        async with contextlib.aclosing(self._saves()) as saves:
-            await anext(saves)
+    async def changed(self, *also: Path) -> None:
+        """Wait for the next save, or for one of the files ``also`` to change."""
+        before = [_state(file) for file in also]
+        async with contextlib.aclosing(self._looks()) as looks:
+            async for _ in looks:
+                if self._saved() or [_state(file) for file in also] != before:
+                    return
 
-    async def _saves(self) -> AsyncGenerator[None, None]:
+    def _saved(self) -> bool:
+        files = _files(self._folder)
+        saved = files != self._files
+        self._files = files
+        return saved
+
+    async def _looks(self) -> AsyncGenerator[None, None]:
+        """A turn whenever something in the app's folders may have changed, and every ``LOOK_MS`` besides."""
         while True:
             folders = _folders(self._folder)
             changes = awatch(
@@ -82,17 +118,14 @@ class Watcher:
                 yield_on_timeout=True,
             )
             async for _ in changes:
-                files = _files(self._folder)
-                if files != self._files:
-                    self._files = files
-                    yield
+                yield
                 if _folders(self._folder) != folders:
                     break
 
     async def _push(self, runner: Runner, logs: Logs) -> None:
         started = time.perf_counter()
         try:
-            app = await push(runner)
+            app = await push(runner, self.env_file)
         except ReactorError as error:
             self._failed = True
             logs.say(f"Not pushed: {error.message}\nThe version before goes on serving.", "error")
@@ -122,13 +155,16 @@ def _folders(folder: Path) -> list[Path]:
 
 
 def _files(folder: Path) -> Files:
-    """The app's files of code, each with what changes when it is saved."""
+    """The app's files, each with what changes when it is saved."""
     beside = (file for file in folder.glob("*.py") if not file.name.startswith(("test_", "conftest")))
-    found: Files = {}
-    for file in (*beside, *(folder / _FUNCTIONS).rglob("*.py")):
-        try:
-            stat = file.stat()
-        except OSError:
-            continue  # gone since it was listed
-        found[file] = (stat.st_mtime_ns, stat.st_size)
-    return found
+    states = {file: _state(file) for file in (*beside, *(folder / _FUNCTIONS).rglob("*.py"), folder / ENV_FILE)}
+    return {file: state for file, state in states.items() if state is not None}
+
+
+def _state(file: Path) -> tuple[int, int] | None:
+    """What changes when a file is saved; None when there is none."""
+    try:
+        stat = file.stat()
+    except OSError:
+        return None
+    return stat.st_mtime_ns, stat.st_size

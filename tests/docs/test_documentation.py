@@ -22,7 +22,7 @@ NODE_MODULES = ROOT / "tests" / "clients" / "node_modules"
 
 def write_files(page: Path, folder: Path) -> None:
     """Each code block that begins with a file's name becomes that file."""
-    for name, text in re.findall(r"```\w+\n(?:#|//) ([\w/]+\.\w+)[^\n]*\n(.*?)```", page.read_text(), re.DOTALL):
+    for name, text in re.findall(r"```\w*\n(?:#|//) ([\w/.]+\.\w+)[^\n]*\n(.*?)```", page.read_text(), re.DOTALL):
         file = folder / name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text)
@@ -99,6 +99,15 @@ def test_a_guides_app_type_checks_and_passes_its_test(page: str, tmp_path: Path)
         "--cache-dir",
         str(tmp_path / "mypy"),
     )
+
+
+def test_the_app_that_declares_its_environment_passes_its_test_and_is_served(tmp_path: Path) -> None:
+    write_files(ROOT / "docs" / "environment.md", tmp_path)
+    command(tmp_path, sys.executable, "-m", "mypy", "--strict", "deployment.py", "app_functions", "--cache-dir", str(tmp_path / "mypy"))
+    assert "1 passed" in command(tmp_path, sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider")
+    command(tmp_path, str(REACTOR), "dev", "--once")
+    assert command(tmp_path, str(REACTOR), "run", "mail:sender") == '"no-reply@example.com"\n'
+    assert "with 9 characters" in command(tmp_path, str(REACTOR), "run", "mail:send", '{"to": "bob"}')
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

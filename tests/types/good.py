@@ -20,6 +20,7 @@ from reactor import (
     Crons,
     Depends,
     Document,
+    EnvSettings,
     HttpRouter,
     Id,
     Identity,
@@ -115,6 +116,20 @@ async def read(ctx: QueryCtx, id: Id[Message], text: str) -> str | None:
     assert_type((await ctx.auth.require()).subject, str)
     assert_type(ctx.now, float)
     return author.name if author is not None else None
+
+
+class Settings(EnvSettings):
+    api_key: str
+    limit: int = 5
+
+
+@query
+async def configured(ctx: QueryCtx) -> str:
+    assert_type(ctx.env["NAME"], str)
+    assert_type(ctx.env.get("NAME"), str | None)
+    assert_type(ctx.env.get("NAME", "default"), str)
+    assert_type(ctx.env.settings(Settings), Settings)
+    return ctx.env.settings(Settings).api_key
 
 
 @mutation
