@@ -25,6 +25,7 @@
     ├── ProtocolError            a peer broke the sync protocol
     ├── RemoteError              to a client: a function failed on the server, by anything but an AppError
     ├── ConnectionLost           to a client: the connection went away under a call that cannot be sent again
+    ├── FileError                a file that is not there, or could not be stored as it came
     ├── EnvironmentVariableError one is not set, cannot be, or does not fit what the app declares
     ├── CodeError                the app's code does not load; names file and line
     └── StoreError               the database cannot be used
@@ -54,6 +55,7 @@ __all__ = [
     "CursorError",
     "DocumentNotFound",
     "EnvironmentVariableError",
+    "FileError",
     "FunctionNotFound",
     "FunctionTimeout",
     "IdError",
@@ -262,6 +264,12 @@ class ConnectionLost(ReactorError):
     """The connection went away, or was closed, under a call. The call may have had its effect."""
 
     code = "ConnectionLost"
+
+
+class FileError(ReactorError):
+    """A file is not there, or its content was not what was announced. Nothing was stored."""
+
+    code = "FileNotFound"
 
 
 class EnvironmentVariableError(ReactorError):

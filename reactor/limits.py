@@ -39,6 +39,13 @@ class Limits:
     env_value_bytes: int = 8 * KIB
     env_total_bytes: int = 512 * KIB  # names and values
 
+    # Files. Their size has no limit but the disk's.
+    upload_url_s: float = 3600.0  # an upload has to begin within this time of its URL
+    upload_time_s: float = 3600.0  # and to end within this time of its beginning
+    upload_idle_s: float = 30.0  # a client that sends, or takes, nothing for this long is dropped
+    uploads_running: int = 32
+    content_type_chars: int = 255
+
     # One transaction
     documents_read: int = 32_000
     bytes_read: int = 16 * MIB  # JSON text of the documents

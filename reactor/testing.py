@@ -14,6 +14,7 @@ from typing import Any, ParamSpec, Self, TypeVar, overload
 
 import httpx
 
+from reactor.blobs.disk import DiskBlobs
 from reactor.engine.committer import Answer
 from reactor.engine.engine import Engine
 from reactor.engine.live_query import Subscription
@@ -31,6 +32,7 @@ from reactor.functions.runner import Runner
 from reactor.limits import DEFAULT_LIMITS, Limits
 from reactor.server.admin import Authenticator, Credentials
 from reactor.server.app import Backend
+from reactor.server.file_server import files_folder
 from reactor.services.crons import reconcile
 from reactor.services.scheduler import ScheduledRuns
 from reactor.stores.sqlite import SqliteStore
@@ -117,7 +119,9 @@ class TestBackend:
             await engine.push(app.catalog)
             stack.enter_context(capture_output())
             self._engine = engine
-            self._runner = Runner(engine, app, secret=store.secret, runtime=self.runtime, limits=self._limits)
+            self._runner = Runner(
+                engine, app, secret=store.secret, blobs=DiskBlobs(files_folder(store.path)), runtime=self.runtime, limits=self._limits
+            )
             self._runner.addresses = addresses_of(URL)
             await self.set_env(self._env)
             self._tokens = _Tokens(f"test|{self.runtime.random_bytes(16).hex()}", self._runner)
@@ -218,7 +222,7 @@ class TestBackend:
         """Move the clock: ``advance(hours=1)``, with the arguments of ``timedelta``.
 
         Scheduled functions that fall due on the way run, each at its own time, and so does what they schedule. When this returns
-        they have ended. ``advance()`` runs what is due now.
+        they have ended. ``advance()`` runs what is due now. Deleted files are collected.
         """
         runtime, scheduled = self.runtime, self._scheduled
         until_ns = runtime.now_ns() + timedelta(**duration) // timedelta(microseconds=1) * 1000
@@ -230,6 +234,7 @@ class TestBackend:
             runtime.advance_to(_not_before(due_ms))
         runtime.advance_to(until_ns)
         await scheduled.run_due()
+        await self._runner.files.collect()
 
     async def _watch(self, called: Function[..., Any] | None, path: str, text: bytes) -> AsyncIterator[Any]:
         runner, engine = self._runner, self._engine

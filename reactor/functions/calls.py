@@ -14,6 +14,7 @@ from reactor.errors import LimitExceeded, WrongFunctionKind
 from reactor.functions.context import MutationCtx, QueryCtx
 from reactor.functions.database import Reader, Writer, system
 from reactor.functions.environment import Environment
+from reactor.functions.files import Files
 from reactor.functions.function import Function
 from reactor.functions.identity import Auth, Caller
 from reactor.functions.outcome import Outcome
@@ -66,6 +67,11 @@ class Invocation:
             return QueryCtx(_Nested(self, function, reader), self.auth, reader)
         writer = Writer(tx, catalog, limits, pager or self.pager, runner.runtime.random_bytes)
         return MutationCtx(_Nested(self, function, writer), self.auth, writer)
+
+    @property
+    def files(self) -> Files:
+        """The files of the database."""
+        return self._runner.files
 
     async def nested(self, function: Function[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run ``function`` in this transaction; its result, by value."""
@@ -155,6 +161,9 @@ class _Nested:
     def environment(self) -> Environment:
         return self._invocation.environment
 
+    def files(self) -> Files:
+        return self._invocation.files
+
 
 class ActionCalls:
     """The calls of an action: each query and mutation in a transaction of its own."""
@@ -215,3 +224,6 @@ class ActionCalls:
 
     def environment(self) -> Environment:
         return Environment(self._runner.engine, self._runner.addresses, None)
+
+    def files(self) -> Files:
+        return self._runner.files

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, overload
 
 from reactor.functions.database import Reader, Writer
 from reactor.functions.environment import Environment
+from reactor.functions.files import Files
 from reactor.functions.identity import Auth
 from reactor.functions.scheduler import Scheduler
+from reactor.functions.storage import ActionStorage, StorageReader, StorageWriter
 
 if TYPE_CHECKING:
     from datetime import datetime, timedelta
@@ -50,6 +52,10 @@ class Calls(Protocol):
 
     def environment(self) -> Environment:
         """The deployment's variables as the run sees them."""
+        ...
+
+    def files(self) -> Files:
+        """The files of the database."""
         ...
 
 
@@ -110,6 +116,11 @@ class QueryCtx(_Ctx):
         """A generator with a seed of this run's own."""
         return self._calls.random()
 
+    @property
+    def storage(self) -> StorageReader:
+        """Files that were stored."""
+        return StorageReader(self.db, self._calls.files())
+
 
 class MutationCtx(QueryCtx):
     """What a mutation gets. ``db`` writes too.
@@ -130,6 +141,11 @@ class MutationCtx(QueryCtx):
         def db(self) -> Writer: ...
         @db.setter
         def db(self, value: Reader) -> None: ...
+
+    @property
+    def storage(self) -> StorageWriter:
+        """Files that were stored, and URLs to store some at."""
+        return StorageWriter(self.db, self._calls.files(), self.now)
 
     @overload
     async def run_mutation(self, function: Mutation[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
@@ -156,6 +172,11 @@ class ActionCtx(_Ctx):
     @property
     def scheduler(self) -> Scheduler:
         return Scheduler(self._calls)
+
+    @property
+    def storage(self) -> ActionStorage:
+        """Files: stored, read and deleted, each on its own."""
+        return ActionStorage(self._calls.files())
 
     @overload
     async def run_mutation(self, function: Mutation[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R: ...

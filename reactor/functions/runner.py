@@ -7,6 +7,7 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine, Hashable
 from typing import Any, TypeVar
 
+from reactor.blobs.blob_store import BlobStore
 from reactor.engine.committer import Answer, Committed
 from reactor.engine.engine import Engine
 from reactor.engine.runtime import Runtime
@@ -16,10 +17,11 @@ from reactor.errors import ArgumentError, FunctionNotFound, FunctionTimeout
 from reactor.functions.calls import ActionCalls, Invocation
 from reactor.functions.context import ActionCtx
 from reactor.functions.cursors import Cursors
-from reactor.functions.database import Writer, system
+from reactor.functions.database import Reader, Writer, system
 from reactor.functions.determinism import guard
 from reactor.functions.environment import addresses_of
 from reactor.functions.execute import execute
+from reactor.functions.files import Files
 from reactor.functions.function import Function, Kind
 from reactor.functions.identity import Auth, Caller
 from reactor.functions.outcome import Outcome, RunRecord, report
@@ -31,18 +33,20 @@ from reactor.limits import Limits
 
 __all__ = ["Runner", "Superseded"]
 
-T = TypeVar("T")
-
 
 class Superseded(Exception):
     """Raised by what surrounds a mutation in its transaction: the call is not to be made any more. It leaves no trace."""
+
+
+T = TypeVar("T")
 
 
 class Runner:
     """Runs the functions of one app on one engine.
 
     Args:
-        secret: of the database; authenticates page cursors.
+        secret: of the database; authenticates page cursors and upload URLs.
+        blobs: where the content of files is.
         production: errors other than AppError are opaque to clients, and log lines do not reach them.
         on_run: told of every run from outside, for logs and metrics.
 
@@ -57,6 +61,7 @@ class Runner:
         app: App,
         *,
         secret: bytes,
+        blobs: BlobStore,
         runtime: Runtime,
         limits: Limits,
         production: bool = False,
@@ -72,6 +77,7 @@ class Runner:
         self.refuses: Callable[[str, bytes], bool] | None = None
         self.cursors = Cursors(secret)
         self.system_limits = system_limits(limits)
+        self.files = Files(self, blobs, secret)
         self._on_run = on_run
 
     # --- queries
@@ -260,6 +266,14 @@ class Runner:
         """What writes system documents in ``tx``."""
         pager = Pager(self.cursors, None)
         return system(Writer(tx, self.engine.catalog, self.limits, pager, self.runtime.random_bytes), self.system_limits)
+
+    async def read(self, run: Callable[[Reader], Awaitable[T]]) -> T:
+        """Run ``run`` on the newest commit, with system documents in reach; its result."""
+
+        async def look(tx: Transaction) -> T:
+            return await run(system(Reader(tx, self.engine.catalog, self.limits, Pager(self.cursors, None)), self.system_limits))
+
+        return (await self.engine.query(look))[0]
 
     # --- for calls between functions
 

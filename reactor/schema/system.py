@@ -23,6 +23,7 @@ __all__ = [
     "ScheduledFunction",
     "ScheduledState",
     "SchedulerLease",
+    "StoredBlob",
     "StoredFile",
 ]
 
@@ -149,7 +150,32 @@ class EnvironmentVariable(Document, table=ENVIRONMENT):
     value: str
 
 
+class StoredBlob(Document, table="_storage_blobs"):
+    """The content of a file in the blob store, known there by ``key``. It has a file, or a time to be collected at.
+
+    Attributes:
+        key: a UUID; also what the content is served under, so that knowing a file's id gives no access.
+        collect_ms: from when on it may be deleted, ms since the epoch.
+    """
+
+    key: str
+    file: Id[StoredFile] | None = None
+    collect_ms: float | None = None
+
+    by_key = Index("key")
+    by_file = Index("file")
+    by_collect_ms = Index("collect_ms")
+
+
 #: Every system document, with what functions may do with it. Its table's name begins with '_'.
 SYSTEM: Mapping[type[Document], Access] = MappingProxyType(
-    {StoredFile: "read", ScheduledFunction: "read", CronJob: "read", SchedulerLease: "none", AdminKey: "none", EnvironmentVariable: "none"}
+    {
+        StoredFile: "read",
+        StoredBlob: "none",
+        ScheduledFunction: "read",
+        CronJob: "read",
+        SchedulerLease: "none",
+        AdminKey: "none",
+        EnvironmentVariable: "none",
+    }
 )

@@ -23,6 +23,7 @@ from reactor.functions.runner import Runner
 from reactor.limits import DEFAULT_LIMITS
 from reactor.server.admin import Authenticator, load_admin_key
 from reactor.server.env_file import EnvFile
+from reactor.server.file_server import FileServer, open_blobs
 from reactor.server.http_actions import MOUNT, HttpActions
 from reactor.server.http_api import HttpApi, Receive, Reply, Scope, Send, send_reply
 from reactor.server.logs import Logs, console_logging
@@ -72,6 +73,7 @@ class Backend:
         self.http_api = HttpApi(runner, authenticator, instance_name=instance_name, version=importlib.metadata.version("reactor"))
         self.http_actions = HttpActions(runner, authenticator)
         self.site_port: int | None = None
+        self._files = FileServer(runner)
         self.static = static
         self._page = StaticPage(static) if static is not None else None
 
@@ -85,6 +87,8 @@ class Backend:
             await (self.connections if Connections.serves(path) else _no_socket)(scope, receive, send)
         elif self.site_port is not None and scope["server"][1] == self.site_port:
             await self.http_actions(scope, receive, send)
+        elif FileServer.serves(path):
+            await self._files(scope, receive, send)
         elif self.http_api.serves(path):
             await self.http_api(scope, receive, send)
         elif path.startswith(f"{MOUNT}/") or path == MOUNT:
@@ -142,7 +146,16 @@ async def open_backend(
         await engine.start()
         stack.push_async_callback(engine.stop)
         await engine.push(app.catalog)
-        runner = Runner(engine, app, secret=store.secret, runtime=runtime, limits=limits, production=production, on_run=logs.run)
+        runner = Runner(
+            engine,
+            app,
+            secret=store.secret,
+            blobs=open_blobs(settings),
+            runtime=runtime,
+            limits=limits,
+            production=production,
+            on_run=logs.run,
+        )
         runner.addresses = addresses_of(settings.url or url)
         await prepare_environment(runner, app, env_file)
         authenticator = Authenticator(admin_key, runner)
@@ -156,6 +169,7 @@ async def open_backend(
         async with asyncio.TaskGroup() as tasks:
             background = [
                 tasks.create_task(_trim(engine, runtime), name="reactor-trim"),
+                tasks.create_task(runner.files.run(alone=isinstance(store, SqliteStore)), name="reactor-files"),
             ]
             if serving:
                 background.append(tasks.create_task(scheduled.run(), name="reactor-scheduler"))

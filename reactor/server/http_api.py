@@ -36,7 +36,7 @@ from reactor.server.websocket import client_version
 from reactor.services.auth.fetching import UNREACHABLE
 from reactor.values import codec
 
-__all__ = ["HttpApi", "Reply", "send_reply"]
+__all__ = ["Call", "ClientGone", "HttpApi", "HttpError", "Reply", "allowed", "preflight", "send_reply"]
 
 Scope: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -177,7 +177,7 @@ class HttpApi:
         """Answer one request. Cancelling it does not undo what the function committed."""
         call = Call(scope, receive, dict(scope["headers"]))
         if scope["method"] == "OPTIONS":
-            await send_reply(send, Reply(b"", 200, _TEXT, _preflight(call.headers)))
+            await send_reply(send, Reply(b"", 200, _TEXT, preflight(call.headers)))
             return
         try:
             reply = await self._handler(scope["path"], scope["method"])(call)
@@ -192,8 +192,7 @@ class HttpApi:
             logger.exception("Request %s to %s failed", request_id, scope["path"])
             text = f"[Request ID: {request_id}] The server failed. Its log says why."
             reply = HttpError(500, "InternalServerError", text).reply
-        origin = call.headers.get(b"origin")
-        await send_reply(send, reply._replace(headers=(_VARY,) if origin is None else _allowed(origin)))
+        await send_reply(send, reply._replace(headers=allowed(call.headers.get(b"origin"))))
 
     def _handler(self, path: str, method: str) -> Handler:
         methods = self._routes.get(path)
@@ -524,13 +523,17 @@ def _expects_encoded(header: bytes | None) -> bool:
     return client is not None and client.version < _SAYS_FORMAT_FROM.get(client.name, (0, 0, 0))
 
 
-def _allowed(origin: bytes) -> tuple[tuple[bytes, bytes], ...]:
+def allowed(origin: bytes | None) -> tuple[tuple[bytes, bytes], ...]:
+    """The headers that let a page of ``origin`` read an answer."""
+    if origin is None:
+        return (_VARY,)
     return ((b"access-control-allow-origin", origin), _CREDENTIALS, _VARY)
 
 
-def _preflight(headers: Mapping[bytes, bytes]) -> tuple[tuple[bytes, bytes], ...]:
+def preflight(headers: Mapping[bytes, bytes]) -> tuple[tuple[bytes, bytes], ...]:
+    """The headers that answer a browser's question what a page may send."""
     return (
-        *_allowed(headers.get(b"origin", b"*")),
+        *allowed(headers.get(b"origin", b"*")),
         (b"access-control-allow-methods", _METHODS),
         (b"access-control-allow-headers", headers.get(b"access-control-request-headers", b"")),
         (b"access-control-max-age", b"86400"),

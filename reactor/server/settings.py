@@ -20,6 +20,7 @@ class Settings(BaseSettings):
         site_port: a second port, with nothing but the app's HTTP actions; None: they are on ``port`` only.
         db: the database's file.
         synchronous: ``normal`` may lose the last commits at a power failure, not at a crash.
+        files: folder of the files' content, or ``s3://bucket/prefix``; None: beside the database.
         url: where clients reach the server, for what functions tell them; None: at host and port.
         static: folder of a page to serve at ``/``; None: ``dist/`` or ``public/`` beside schema.py, if one has an index.html.
         stop_timeout_s: how long what runs may go on once the server was asked to stop.
@@ -34,6 +35,7 @@ class Settings(BaseSettings):
     site_port: int | None = Field(None, ge=0, le=65535)
     db: Path = Path(".reactor/reactor.db")
     synchronous: Literal["full", "normal"] = "full"
+    files: str | None = None
     url: str | None = Field(None, pattern=r"^https?://[^/?#]+/?$")
     static: Path | None = None
     stop_timeout_s: float = Field(10.0, ge=0)

@@ -12,7 +12,7 @@ from tests.support.server import Server
 SCENARIOS = Path(__file__).with_name("scenarios")
 
 
-@pytest.mark.parametrize("subject", ["live", "values", "http", "pages", "restart"])
+@pytest.mark.parametrize("subject", ["live", "values", "http", "pages", "restart", "files"])
 def test_the_javascript_client(subject: str, tmp_path: Path) -> None:
     with Server(tmp_path) as server:
         run_scenarios(SCENARIOS / f"{subject}.mjs", server)

@@ -110,6 +110,20 @@ def test_the_app_that_declares_its_environment_passes_its_test_and_is_served(tmp
     assert "with 9 characters" in command(tmp_path, str(REACTOR), "run", "mail:send", '{"to": "bob"}')
 
 
+def test_the_app_of_files_takes_keeps_and_serves_them(tmp_path: Path) -> None:
+    app = tmp_path / "app"
+    write_files(ROOT / "docs" / "files.md", app)
+    command(app, sys.executable, "-m", "mypy", "--strict", "schema.py", "app_functions", "--cache-dir", str(tmp_path / "mypy"))
+    with Server(tmp_path, app=app) as server:
+        (app / "upload.mjs").write_text((app / "upload.mjs").read_text().replace("http://127.0.0.1:3210", server.url))
+        (app / "cat.png").write_bytes(bytes(12_345))
+        (app / "node_modules").symlink_to(NODE_MODULES)
+        assert command(app, "node", "upload.mjs") == "cat 12345\n"
+        run = (str(REACTOR), "run", "--db", str(tmp_path / "test.db"))
+        made = command(app, *run, "reports:squares", '{"count": 1000}').strip()
+        assert command(app, *run, "reports:count_lines", f'{{"file": {made}}}') == "1000.0\n"
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text()):

@@ -33,6 +33,7 @@ from reactor import (
     Reader,
     Rules,
     ScheduledFunction,
+    StoredFile,
     Writer,
     action,
     between,
@@ -166,6 +167,28 @@ async def import_all(ctx: ActionCtx, author: Id[User], bodies: list[str]) -> lis
     assert_type(sent, list[Id[Message]])
     assert_type(await ctx.run_action(count_all, author=author), int)
     return sent
+
+
+@action
+async def keep(ctx: ActionCtx, data: bytes) -> Id[StoredFile]:
+    id = await ctx.storage.store(data, content_type="text/plain")
+    assert_type(id, Id[StoredFile])
+    assert_type(await ctx.storage.get(id), bytes | None)
+    async for chunk in ctx.storage.open(id):
+        assert_type(chunk, bytes)
+    return id
+
+
+@query
+async def address(ctx: QueryCtx, id: Id[StoredFile]) -> str | None:
+    assert_type(await ctx.db.get(id), StoredFile | None)
+    return await ctx.storage.get_url(id)
+
+
+@mutation
+async def forget_file(ctx: MutationCtx, id: Id[StoredFile]) -> str:
+    await ctx.storage.delete(id)
+    return await ctx.storage.generate_upload_url()
 
 
 @action
