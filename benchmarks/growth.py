@@ -68,8 +68,8 @@ async def fill(db: Path, start: int, end: int, body_bytes: int) -> None:
     """Add items with these numbers, in commits of thousands."""
     catalog = load_app(APP).catalog
     store = SqliteStore.open(db, synchronous="normal")
-    if not store.tables():
-        await store.create_table("items")
+    for name in catalog.tables.keys() - store.tables().keys():
+        await store.create_table(name)
     catalog.bind({name: stored.number for name, stored in store.tables().items()})
     table = catalog.tables["items"]
     if not start:
