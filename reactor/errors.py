@@ -33,7 +33,9 @@
         ├── StoreCorrupt         the file is not a database, or damaged
         ├── StoreTooNew          written by a later reactor
         ├── StoreReadOnly        the place cannot be written to
-        └── StoreFull            no space left; nothing was written
+        ├── StoreFull            no space left; nothing was written
+        ├── StoreUnavailable     the database does not answer; it is tried again
+        └── SchemaOutdated       another node has pushed another schema; this one writes no more
 
 Each has a stable ``code``, which is what logs, metrics and HTTP answers carry. Messages say what was
 found, what was expected and what to do; they are written once, here or where they are raised, and are
@@ -69,12 +71,14 @@ __all__ = [
     "ReturnsError",
     "ScheduleError",
     "SchemaError",
+    "SchemaOutdated",
     "StoreCorrupt",
     "StoreError",
     "StoreFull",
     "StoreLocked",
     "StoreReadOnly",
     "StoreTooNew",
+    "StoreUnavailable",
     "ValueFormatError",
     "WriteConflict",
     "WrongFunctionKind",
@@ -308,6 +312,18 @@ class StoreReadOnly(StoreError):
 
 class StoreFull(StoreError):
     """There is no space left on the disk. Nothing of the group of commits was written."""
+
+
+class StoreUnavailable(StoreError):
+    """The database does not answer. Nothing was written; the same may succeed when it is tried again."""
+
+    code = "StoreUnavailable"
+
+
+class SchemaOutdated(StoreError):
+    """The database has another schema than this node, pushed by another node. Nothing was written."""
+
+    code = "SchemaOutdated"
 
 
 def place(file: str | None, line: int) -> str:

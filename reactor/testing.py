@@ -111,7 +111,7 @@ class TestBackend:
     async def __aenter__(self) -> Self:
         app = load_app(self._path, fresh=False)
         async with AsyncExitStack() as stack:
-            store = SqliteStore.temporary()
+            store = await self._open_store()
             stack.push_async_callback(store.close)
             engine = Engine(store, app.catalog, self.runtime, self._limits)
             await engine.start()
@@ -131,6 +131,9 @@ class TestBackend:
             self._server = Backend(self._runner, self._tokens, instance_name="test")
             self._stack = stack.pop_all()
         return self
+
+    async def _open_store(self) -> SqliteStore:
+        return SqliteStore.temporary()
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         await self._stack.aclose()

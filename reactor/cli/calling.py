@@ -35,20 +35,20 @@ def run(path: str, args: str, settings: Settings) -> None:
     except orjson.JSONDecodeError as error:
         raise ReactorError(f'The arguments are not JSON: {error}. Write \'{{"name": "value"}}\'.', code="BadArguments") from None
     try:
-        result = _on_server(path, parsed, settings.db)
+        result = _on_server(path, parsed, settings.beside)
         if result is None:
             result = _here(path, orjson.dumps(parsed), settings)
     except StoreLocked:
         # A server took the database between the two.
-        result = _on_server(path, parsed, settings.db)
+        result = _on_server(path, parsed, settings.beside)
         if result is None:
             raise
     print(orjson.dumps(orjson.loads(result), option=orjson.OPT_INDENT_2).decode())
 
 
-def _on_server(path: str, args: object, db: Path) -> bytes | None:
+def _on_server(path: str, args: object, database: Path) -> bytes | None:
     """The result by the server of the database, or None if none runs."""
-    answer = ask_server(db, "POST", "/api/function", {"path": path, "args": args, "format": "json"})
+    answer = ask_server(database, "POST", "/api/function", {"path": path, "args": args, "format": "json"})
     if answer is None:
         return None
     _show(answer.get("logLines", ()))

@@ -18,8 +18,8 @@ from reactor.functions.environment import change_variables, variables
 from reactor.limits import DEFAULT_LIMITS
 from reactor.schema.catalog import Catalog
 from reactor.schema.system import SYSTEM
+from reactor.server.app import open_store
 from reactor.server.settings import Settings
-from reactor.stores.sqlite import SqliteStore
 
 __all__ = ["change", "load", "read_value", "show", "show_all"]
 
@@ -57,11 +57,11 @@ def change(changes: Mapping[str, str | None], settings: Settings) -> None:
     """
     wire = [{"name": name, "value": value} for name, value in changes.items()]
     try:
-        if ask_server(settings.db, "POST", "/api/update_environment_variables", {"changes": wire}) is None:
+        if ask_server(settings.beside, "POST", "/api/update_environment_variables", {"changes": wire}) is None:
             _on_database(settings, changes)
     except StoreLocked:
         # A server took the database between the two.
-        if ask_server(settings.db, "POST", "/api/update_environment_variables", {"changes": wire}) is None:
+        if ask_server(settings.beside, "POST", "/api/update_environment_variables", {"changes": wire}) is None:
             raise
     for name, value in changes.items():
         print(f"{'Removed' if value is None else 'Set'} {name}")
@@ -92,11 +92,11 @@ def load(file: Path, settings: Settings, *, force: bool) -> None:
 
 def _variables(settings: Settings) -> Mapping[str, str]:
     try:
-        answer = ask_server(settings.db, "GET", "/api/list_environment_variables")
+        answer = ask_server(settings.beside, "GET", "/api/list_environment_variables")
         if answer is None:
             return _on_database(settings, {})
     except StoreLocked:
-        answer = ask_server(settings.db, "GET", "/api/list_environment_variables")
+        answer = ask_server(settings.beside, "GET", "/api/list_environment_variables")
         if answer is None:
             raise
     found: Mapping[str, str] = answer["environmentVariables"]
@@ -108,7 +108,7 @@ def _on_database(settings: Settings, changes: Mapping[str, str | None]) -> Mappi
     found: dict[str, str] = {}
 
     async def work() -> None:
-        store = SqliteStore.open(settings.db, synchronous=settings.synchronous)
+        store = await open_store(settings)
         try:
             catalog = Catalog.of({}, SYSTEM)
             engine = Engine(store, catalog, SystemRuntime(), DEFAULT_LIMITS)

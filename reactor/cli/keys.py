@@ -63,14 +63,14 @@ def revoke(name: str, settings: Settings) -> None:
 
 def _ask(settings: Settings, method: str, route: str, body: object, here: Callable[[AdminKeys], Awaitable[Any]]) -> Any:
     """The answer of the database's server, or what ``here`` gives if none runs."""
-    answer = ask_server(settings.db, method, route, body)
+    answer = ask_server(settings.beside, method, route, body)
     if answer is not None:
         return answer
     try:
         return _here(settings, here)
     except StoreLocked:
         # A server took the database between the two.
-        answer = ask_server(settings.db, method, route, body)
+        answer = ask_server(settings.beside, method, route, body)
         if answer is None:
             raise
         return answer

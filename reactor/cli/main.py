@@ -27,7 +27,12 @@ SitePort = Annotated[
     typer.Option(min=0, max=65535, help="A second port, for HTTP actions alone; 0 for any.  [default: none]", show_default=False),
 ]
 Host = Annotated[str | None, typer.Option(help="Address to listen on.  [default: 127.0.0.1]", show_default=False)]
-Database = Annotated[Path | None, typer.Option(help="The database's file.  [default: .reactor/reactor.db]", show_default=False)]
+Database = Annotated[
+    str | None,
+    typer.Option(metavar="FILE|URL", help="The database: a file, or postgres://….  [default: .reactor/reactor.db]", show_default=False),
+]
+Workers = Annotated[int | None, typer.Option(min=1, help="Node processes on the port (Postgres).  [default: 1]", show_default=False)]
+Rollback = Annotated[bool | None, typer.Option("--rollback", help="Go back to a schema that a later one has replaced.", show_default=False)]
 Static = Annotated[
     Path | None,
     typer.Option(help="Folder of a page to serve at /.  [default: dist or public, if it has an index.html]", show_default=False),
@@ -62,7 +67,8 @@ def dev(
     """Serve the app in this folder, and take up its files as they are saved."""
     from reactor.cli import serving
 
-    settings = serving.settings(host=host, port=port, site_port=site_port, db=db, static=static)
+    # Code goes forth and back while it is developed.
+    settings = serving.settings(host=host, port=port, site_port=site_port, db=db, static=static, rollback=True)
     if once:
         serving.push_once(settings)
     else:
@@ -70,11 +76,19 @@ def dev(
 
 
 @app.command()
-def start(port: Port = None, site_port: SitePort = None, host: Host = None, db: Database = None, static: Static = None) -> None:
+def start(
+    port: Port = None,
+    site_port: SitePort = None,
+    host: Host = None,
+    db: Database = None,
+    static: Static = None,
+    workers: Workers = None,
+    rollback: Rollback = None,
+) -> None:
     """Serve the app in this folder in production: errors are opaque to clients, and a stop finishes what runs."""
     from reactor.cli import serving
 
-    serving.start(serving.settings(host=host, port=port, site_port=site_port, db=db, static=static))
+    serving.start(serving.settings(host=host, port=port, site_port=site_port, db=db, static=static, workers=workers, rollback=rollback))
 
 
 @app.command()

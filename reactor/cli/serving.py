@@ -72,7 +72,7 @@ def push_once(settings: Settings) -> None:
         logs = Logs(sys.stdout, machine=False, folder=Path.cwd())
         try:
             async with open_backend(Path.cwd(), settings, logs, env_file=EnvFile(Path.cwd()), serving=False) as backend:
-                logs.say(f"Pushed {describe(backend.runner.app)} to {settings.db}")
+                logs.say(f"Pushed {describe(backend.runner.app)} to {settings.shown_db}")
         finally:
             logs.close()
 
@@ -105,7 +105,7 @@ async def _dev(settings: Settings, reload: bool) -> None:
                     raise
                 logs.say(f"{error.message}\nSave a change to try again.", "error")
                 # What is missing may be an environment variable, set in the database.
-                await watcher.changed(settings.db)
+                await watcher.changed(settings.beside)
     finally:
         logs.close()
 
@@ -127,7 +127,7 @@ async def _serve(
     # What lives as long as the server is most of what there is: looking through it for garbage after every few hundred
     # new objects took a third of the time of a mutation. What one mutation leaves behind is freed by counting.
     gc.set_threshold(50_000, 20, 100)
-    with address_left(settings.db, url_of(listening[0])):
+    with address_left(settings.beside, url_of(listening[0])):
         await serve(backend, listening, stop_timeout_s=settings.stop_timeout_s, on_start=on_start, signals=signals)
 
 
@@ -142,7 +142,7 @@ def _greet(backend: Backend, listening: Sequence[socket.socket], settings: Setti
         f"  API        {url}\n"
         f"{actions}"
         f"  Functions  {_relative(app.folder / 'app_functions')}/\n"
-        f"  Database   {_relative(settings.db)}\n"
+        f"  Database   {settings.shown_db if settings.postgres else _relative(Path(settings.db))}\n"
         f"Clients and front ends read the address from one of\n"
         f"  {'  '.join(URL_NAMES[:3])}\n"
         f"  {'  '.join(URL_NAMES[3:])}\n"
@@ -163,7 +163,12 @@ def start(settings: Settings) -> None:
     """
     node = supervised()
     if node is None:
-        sys.exit(supervise(_bind(settings), Logs(sys.stdout, machine=True)))
+        if settings.workers > 1 and settings.postgres is None:
+            raise ReactorError(
+                f"A SQLite file is for one process, so it cannot have {settings.workers} workers. Use Postgres: --db postgres://…",
+                code="BadSetting",
+            )
+        sys.exit(supervise(_bind(settings), Logs(sys.stdout, machine=True), settings.workers))
 
     async def serve_node() -> None:
         folder = Path.cwd()

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from reactor.engine.read_set import ReadSet
 from reactor.engine.store import LogEntry, Ts, Write
-from reactor.schema.catalog import Catalog
+from reactor.schema.catalog import Table
 
 __all__ = ["CommitLog", "Published", "hydrate"]
 
@@ -85,11 +85,11 @@ class CommitLog:
             yield self._entries[at]
 
 
-def hydrate(entry: LogEntry, catalog: Catalog) -> list[Write]:
-    """The writes of a stored log entry with their keys under ``catalog``. Tables it does not have are left out."""
+def hydrate(entry: LogEntry, tables: Mapping[str, Table]) -> list[Write]:
+    """The writes of a stored log entry with their keys under a schema's ``tables``. Those it does not have are left out."""
     writes: list[Write] = []
     for logged in entry.writes:
-        table = catalog.tables.get(logged.table)
+        table = tables.get(logged.table)
         if table is not None:
             before = () if logged.before is None else table.keys_of_json(logged.before)
             after = () if logged.after is None else table.keys_of_json(logged.after)

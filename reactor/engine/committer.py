@@ -2,8 +2,8 @@
 
 ::
 
-    accept ──► pending ──► group ── hold the head ── validate ── assign ts ── write ──► publish
-    (local conflicts)               (other nodes' commits)              (durable)      (answers, log, live queries)
+    accept ──► pending ──► hold the head ── learn ── group ── assign ts ── write ──► publish
+    (local conflicts)                (other nodes' commits)            (durable)    (answers, log, live queries)
 
 A mutation is accepted when no commit since it began wrote inside its read set. From then on later mutations read
 through its writes, so that a hot document is not a queue of retries; nobody outside is told before it is durable, neither
@@ -20,7 +20,7 @@ import asyncio
 import contextlib
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -28,9 +28,10 @@ from reactor.engine.commit_log import Published, hydrate
 from reactor.engine.read_set import ReadSet
 from reactor.engine.row_cache import RowCache
 from reactor.engine.runtime import Runtime
-from reactor.engine.store import Commit, Head, RequestKey, Store, Ts, Write
+from reactor.engine.store import Commit, LogEntry, RequestKey, RequestRepeated, Store, Ts, Write
 from reactor.engine.transaction import NO_CACHE, Base, Transaction
 from reactor.engine.write_set import Image, Overlay
+from reactor.errors import StoreError, StoreUnavailable
 from reactor.limits import Limits
 from reactor.schema.catalog import Catalog
 
@@ -38,16 +39,33 @@ __all__ = ["Answer", "Committed", "Committer", "Conflict", "MutationTransaction"
 
 _log = logging.getLogger(__name__)
 
+#: Turns of the loop for mutations that another node's commit made stale to run again, while the head is held. Those that find
+#: what they read in the cache need two or three; the others come into a later group.
+RERUN_TURNS = 4
+
+#: How long a mutation may keep others from beginning.
+FAVOUR_S = 0.5
+
+#: Times that a group is written anew after its connection was lost.
+WRITE_ATTEMPTS = 20
+
+#: How long a reader waits for other nodes' commits.
+REACH_S = 10.0
+
 
 class Conflict(Exception):
     """A mutation has to run again on a newer snapshot. Never leaves the engine.
 
-    ``table`` is where the other commit wrote, for the error that a caller gets after the last attempt.
+    ``table`` is where the other commit wrote, for the error that a caller gets after the last attempt. ``repeated``: another
+    node has answered one of the group's requests, perhaps this one. ``innocent``: it is only that what others had accepted
+    before it, and it may have read, will never be.
     """
 
-    def __init__(self, table: str = "") -> None:
+    def __init__(self, table: str = "", *, repeated: bool = False, innocent: bool = False) -> None:
         super().__init__(table)
         self.table = table
+        self.repeated = repeated
+        self.innocent = innocent
 
 
 class Answer(NamedTuple):
@@ -131,6 +149,15 @@ class Committer:
         self._running: dict[MutationTransaction, None] = {}
         self._pending: list[Accepted] = []
         self._requests: dict[RequestKey, Accepted] = {}  # accepted, and neither durable nor failed yet
+        self._waiting: list[tuple[Ts, asyncio.Future[None]]] = []  # for the head to reach a ts
+        self._news = False  # whether other nodes may have committed
+        self._failures = 0  # in a row, to write the group that is pending first
+        self._favour = asyncio.Lock()
+        self._favoured = 0  # how many are, or wait to be
+        self._granted = asyncio.Event()  # set while they may run
+        self._quiet = asyncio.Event()  # set when no mutation runs, for the one that is favoured
+        self._unfavoured = asyncio.Event()  # cleared while one mutation is favoured
+        self._unfavoured.set()
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -139,16 +166,56 @@ class Committer:
 
     # --- mutations
 
-    async def begin(self) -> MutationTransaction:
-        """A transaction on the newest accepted state. Waits while a push switches the schema. Must be ended with ``end``."""
-        while not self._open.is_set():
-            await self._open.wait()
+    async def begin(self, *, favoured: bool = False) -> MutationTransaction:
+        """A transaction on the newest accepted state. Must be ended with ``end``.
+
+        Waits while a push switches the schema, and, unless it is ``favoured`` itself, while another one is.
+        """
+        while not self._open.is_set() or not (favoured or self._unfavoured.is_set()):
+            await (self._open if not self._open.is_set() else self._unfavoured).wait()
         snapshot = self._store.snapshot()
         base = Base(snapshot, self._overlay, self.flushed, self.position, self.cache_at(snapshot.ts))
         now_ms = self._runtime.now_ns() / 1e6
         tx = MutationTransaction(base, epoch=self._epoch, now_ms=now_ms, limits=self._limits, creation_time=self._creation_time)
         self._running[tx] = None
         return tx
+
+    @contextlib.asynccontextmanager
+    async def favour(self) -> AsyncIterator[None]:
+        """Inside, one mutation that others kept coming in the way of runs, and no other does, here or on another node: the head
+        is held meanwhile. For a moment only: one that takes longer is not waited for.
+        """
+        self._favoured += 1
+        try:
+            async with self._favour:
+                self._unfavoured.clear()
+                self._idle.clear()
+                self._wake.set()
+                await self._granted.wait()
+                over = asyncio.get_running_loop().call_later(FAVOUR_S, self._lose_patience)
+                try:
+                    if self._running:
+                        self._quiet.clear()
+                        await self._quiet.wait()
+                    yield
+                finally:
+                    over.cancel()
+        finally:
+            self._favoured -= 1
+            if not self._favoured:
+                self._unfavoured.set()
+
+    async def _let_favoured_run(self) -> None:
+        """The head is held, and every commit is learned: let those that are to be favoured run, one after the other."""
+        self._granted.set()
+        try:
+            await self._unfavoured.wait()
+        finally:
+            self._granted.clear()
+
+    def _lose_patience(self) -> None:
+        self._unfavoured.set()
+        self._quiet.set()
 
     def cache_at(self, ts: Ts) -> RowCache:
         """The row cache, if it has just what a snapshot at ``ts`` has. Another node's commit may be in that and not be learned."""
@@ -158,6 +225,8 @@ class Committer:
         """Close ``tx``, whether it was accepted or not."""
         tx.close()
         del self._running[tx]
+        if self._favoured and not self._running:
+            self._quiet.set()
         tx.base.snapshot.release()
 
     def accept(
@@ -171,17 +240,12 @@ class Committer:
         Raises:
             Conflict: a commit since ``tx`` began wrote inside its read set.
         """
-        if tx.epoch != self._epoch:
-            raise Conflict
-        for position, writes in reversed(self._recent):
-            if position <= tx.base.upto:
-                break
-            if tx.read_set.overlaps(writes):
-                raise Conflict(writes[0].table.name)
+        self._check(tx)
         writes = tx.writes()
         future: asyncio.Future[Committed] = asyncio.get_running_loop().create_future()
-        if not writes and request is None and tx.base.upto <= self.flushed:
-            # It only read, and nothing that could still be lost: there is nothing to make durable.
+        if not writes and request is None and tx.base.upto <= self.flushed and self._store.exclusive:
+            # It only read, and nothing that could still be lost: there is nothing to make durable. Where there are other nodes,
+            # only holding the head tells whether one of them had changed what it read before it began.
             committed = Committed(max(self.head, tx.ts), answer.value, answer.log_lines, answer.result)
             if on_durable is not None:
                 on_durable(committed)
@@ -201,18 +265,30 @@ class Committer:
         self._queue(accepted)
         return future
 
+    def _check(self, tx: MutationTransaction) -> None:
+        """Raise Conflict if something was accepted or learned since ``tx`` began that wrote inside its read set."""
+        if tx.epoch != self._epoch:
+            raise Conflict(innocent=True)
+        for position, writes in reversed(self._recent):
+            if position <= tx.base.upto:
+                break
+            if tx.read_set.overlaps(writes):
+                raise Conflict(writes[0].table.name)
+
     async def confirm(self, tx: MutationTransaction) -> None:
-        """Wait until all that ``tx`` may have read is durable: only then is a mutation that failed told so.
+        """Wait until all that ``tx`` may have read is durable, and no node has changed it: only then is a mutation that failed told so.
 
         Raises:
             Conflict: some of it will never be; the mutation has to run again.
             StoreError: the database cannot write.
         """
         if tx.epoch != self._epoch:
-            raise Conflict
-        if tx.base.upto > self.flushed:
+            raise Conflict(innocent=True)
+        if not self._store.exclusive:
+            self._check(tx)
+        if tx.base.upto > self.flushed or not self._store.exclusive:
             future: asyncio.Future[Committed] = asyncio.get_running_loop().create_future()
-            self._queue(Accepted(self.position + 1, Commit(()), ReadSet(), Answer(b"null"), future, None))
+            self._queue(Accepted(self.position + 1, Commit(()), tx.read_set, Answer(b"null"), future, None))
             await future
 
     def _queue(self, accepted: Accepted) -> None:
@@ -236,16 +312,17 @@ class Committer:
     # --- writing
 
     async def run(self) -> None:
-        """Write groups until cancelled; ``drain`` first to lose none. One task of the engine runs this.
+        """Write groups, and follow other nodes, until cancelled; ``drain`` first to lose none. One task of the engine runs this.
 
         Cancelling it waits for the group that is being written.
         """
         while True:
             await self._wake.wait()
             self._wake.clear()
-            while self._pending:
-                group, self._pending = self._pending, []
-                await self._write_group(group)
+            if self._news:
+                await self._follow()
+            while self._pending or not self._unfavoured.is_set():
+                await self._write_group()
             self._idle.set()
 
     async def drain(self) -> None:
@@ -255,53 +332,115 @@ class Committer:
 
     @contextlib.asynccontextmanager
     async def paused(self) -> AsyncIterator[None]:
-        """No commit is in flight inside, and none begins; mutations that were running begin anew after it."""
+        """No commit is in flight inside, of any node, and none begins; mutations that were running begin anew after it."""
         self._open.clear()
         try:
             await self.drain()
             self._forget_accepted()
-            yield
-            # Once more: keys may be others now than when a query read something meanwhile.
-            self._forget_accepted()
+            async with self._store.head_for_push() as head:
+                if head.ts > self.head:
+                    self._learn(await head.entries_after(self.head), head.ts)
+                yield
+                # Once more: keys may be others now than when a query read something meanwhile.
+                self._forget_accepted()
         finally:
             self._open.set()
 
-    async def _write_group(self, group: list[Accepted]) -> None:
-        last = group[-1].position
+    async def _write_group(self) -> None:
+        group: list[Accepted] = []
         try:
             async with self._store.head() as head:
-                foreign = await self._learn(head)
-                holds, rejected = self._validate(group, foreign)
-                self._assign(holds, max(head.ts, self.head))
-                await head.write([accepted.commit for accepted in holds])
-                # No turn of the loop between durable and published: whoever pins a snapshot finds it published.
-                self._finish(holds, foreign, last)
+                if head.ts > self.head:
+                    stale = self._learn(await head.entries_after(self.head), head.ts)
+                    # They run again while the head is held: no other node's commit can come in their way a second time.
+                    for _ in range(RERUN_TURNS if stale else 0):
+                        await asyncio.sleep(0)
+                if not self._unfavoured.is_set():
+                    await self._let_favoured_run()
+                group, self._pending = self._pending, []
+                if group:
+                    self._assign(group, max(head.ts, self.head))
+                    await head.write([accepted.commit for accepted in group])
+                    # No turn of the loop between durable and published: whoever pins a snapshot finds it published.
+                    self._finish(group)
+        except RequestRepeated:
+            self._pending = group + self._pending
+            self._abandon({accepted.position: Conflict(repeated=True) for accepted in group})
         except Exception as error:
-            self._fail(group, error)
+            self._pending = group + self._pending
+            if isinstance(error, StoreUnavailable) and group and self._failures < WRITE_ATTEMPTS:
+                # Nothing was written, and all of it still holds: the same is tried again, on another connection.
+                self._failures += 1
+                return
+            self._abandon({accepted.position: error for accepted in group or self._pending})
+            if not self._unfavoured.is_set():
+                # The head cannot be held. They run all the same, and are told of it when they are to be written.
+                await self._let_favoured_run()
+        self._failures = 0
+
+    # --- other nodes
+
+    def hear(self) -> None:
+        """Other nodes may have committed: look, soon."""
+        self._news = True
+        self._wake.set()
+
+    async def reached(self, ts: Ts) -> None:
+        """Wait until every commit up to ``ts``, which is one, is published.
+
+        Raises:
+            StoreUnavailable: other nodes' commits cannot be read.
+        """
+        if self.head >= ts:
             return
-        if rejected or (foreign and self._validate(self._pending, foreign)[1]):
-            self._reject(rejected)
+        waiting: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append((ts, waiting))
+        self.hear()
 
-    async def _learn(self, head: Head) -> list[Published]:
-        """What other nodes committed since this one last looked. They are validated against, then published."""
-        entries = await head.entries_after(self.head)
-        return [Published(entry.ts, hydrate(entry, self.catalog)) for entry in entries]
+        def give_up() -> None:
+            if not waiting.done():
+                waiting.set_exception(StoreUnavailable(f"What other nodes committed up to {ts} could not be read in {REACH_S:g} s"))
 
-    def _validate(self, group: list[Accepted], foreign: Sequence[Published]) -> tuple[list[Accepted], list[Accepted]]:
-        """Split ``group`` into what holds and what other nodes' commits, or another's rejection, made stale."""
-        if not foreign:
-            return group, []
-        against: list[Sequence[Write]] = [entry.writes for entry in foreign]
-        holds: list[Accepted] = []
-        rejected: list[Accepted] = []
-        for accepted in group:
-            if any(accepted.read_set.overlaps(writes) for writes in against):
-                rejected.append(accepted)
-                # Whoever read its writes read what will never be.
-                against.append(accepted.commit.writes)
-            else:
-                holds.append(accepted)
-        return holds, rejected
+        # Not asyncio.timeout, which wants a task.
+        timer = asyncio.get_running_loop().call_later(REACH_S, give_up)
+        try:
+            await waiting
+        finally:
+            timer.cancel()
+
+    async def _follow(self) -> None:
+        self._news = False
+        try:
+            head, entries = await self._store.news(self.head)
+        except StoreError as error:
+            # The store calls again.
+            _log.warning("What other nodes committed could not be read: %s", error)
+            return
+        self._learn(entries, head)
+
+    def _learn(self, entries: Sequence[LogEntry], head: Ts) -> bool:
+        """Publish what other nodes committed up to ``head``. Whether accepted mutations had read what they changed, and begin anew."""
+        foreign = [Published(entry.ts, hydrate(entry, self.catalog.tables)) for entry in entries if entry.ts > self.head]
+        stale = {
+            accepted.position: Conflict(entry.writes[0].table.name)
+            for accepted in (self._pending if foreign else ())
+            for entry in foreign
+            if accepted.read_set.overlaps(entry.writes)
+        }
+        if stale:
+            self._abandon(stale)
+        for entry in foreign:
+            # Above every running mutation: none of them has it in its snapshot.
+            self.position += 1
+            self._recent.append((self.position, entry.writes))
+            self.cache.apply(entry.writes, self.position)
+            self._store.learn(entry.ts, entry.writes)
+        if head > self.head:
+            self._store.learn(head)
+            self.head = head
+            self._flush()
+            self._announce(foreign)
+        return bool(stale)
 
     def _assign(self, group: Sequence[Accepted], after: Ts) -> None:
         """Give each commit its ts: above every earlier one of any node, near the clock, which may stand still or go back."""
@@ -316,20 +455,10 @@ class Committer:
 
     # --- publishing
 
-    def _finish(self, group: Sequence[Accepted], foreign: Sequence[Published], last: int) -> None:
+    def _finish(self, group: Sequence[Accepted]) -> None:
         """The group is durable: answer, remember, make live queries stale, in this order and in one turn of the loop."""
-        self.flushed = last
-        published = list(foreign)
-        published += [Published(a.commit.ts, a.commit.writes) for a in group if a.commit.writes]
-        for entry in foreign:
-            # Above every running mutation: none of them has it in its snapshot.
-            self.position += 1
-            self._recent.append((self.position, entry.writes))
-            self.cache.apply(entry.writes, self.position)
-            self.head = entry.ts
-        if group:
-            self.head = max(self.head, group[-1].commit.ts)
-        self._prune()
+        self.head = max(self.head, group[-1].commit.ts)
+        self._flush()
         for accepted in group:
             committed = Committed(accepted.commit.ts, accepted.answer.value, accepted.answer.log_lines, accepted.answer.result)
             # Before live queries: a client gets its response before the transition that covers it.
@@ -340,32 +469,43 @@ class Committer:
                     # The commit stands, and so do those after it: they must not be told that nothing was written.
                     _log.exception("whoever waited for a commit could not be told of it")
             self._settle(accepted, committed)
+        self._announce([Published(a.commit.ts, a.commit.writes) for a in group if a.commit.writes])
+
+    def _flush(self) -> None:
+        """All that is not pending is durable."""
+        self.flushed = self._pending[0].position - 1 if self._pending else self.position
+        self._prune()
+
+    def _announce(self, published: Sequence[Published]) -> None:
         self._publish(published, self.head)
+        if self._waiting:
+            for ts, waiting in self._waiting:
+                if ts <= self.head and not waiting.done():
+                    waiting.set_result(None)
+            self._waiting = [(ts, waiting) for ts, waiting in self._waiting if not waiting.done()]
 
-    def _fail(self, group: Sequence[Accepted], error: Exception) -> None:
-        """Nothing of ``group`` was written: its callers get ``error``, and all that built on it runs again."""
-        for accepted in group:
-            self._settle(accepted, error)
-        self._abandon()
+    def _abandon(self, outcomes: Mapping[int, Exception]) -> None:
+        """Forget every accepted write that is not durable. Running mutations may have read it: they begin anew.
 
-    def _reject(self, rejected: Sequence[Accepted]) -> None:
-        for accepted in rejected:
-            self._settle(accepted, Conflict())
-        self._abandon()
-
-    def _abandon(self) -> None:
-        """Forget every accepted write that is not durable. Running mutations may have read it: they begin anew."""
-        for accepted in self._pending:
-            self._settle(accepted, Conflict())
-        self._pending = []
-        self._forget_accepted()
-
-    def _forget_accepted(self) -> None:
-        """Begin anew from what is durable."""
+        Args:
+            outcomes: what the callers of some get, by position; the others, which may have built on them, run again.
+        """
+        abandoned, self._pending = self._pending, []
+        for accepted in abandoned:
+            self._settle(accepted, outcomes.get(accepted.position) or Conflict(innocent=True))
         self._epoch += 1
         self._overlay.clear()
         self._recent.clear()
         # Above every running transaction: what they read is not the newest.
+        self.position += 1
+        self.flushed = self.position
+        self.cache.take_back([write for accepted in abandoned for write in accepted.commit.writes], self.position)
+
+    def _forget_accepted(self) -> None:
+        """Begin anew from what is durable. Nothing is pending."""
+        self._epoch += 1
+        self._overlay.clear()
+        self._recent.clear()
         self.position += 1
         self.flushed = self.position
         self.cache.clear(self.position)

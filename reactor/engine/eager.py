@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine, Generator
+from contextvars import Context
 from typing import Any, Generic, TypeVar
 
-__all__ = ["start"]
+__all__ = ["detached", "start"]
 
 T = TypeVar("T")
 
@@ -58,3 +59,8 @@ def start(coro: Coroutine[Any, Any, T]) -> T | asyncio.Task[T]:
         result: T = stop.value
         return result
     return asyncio.ensure_future(_finish(_Rest(coro, first)))
+
+
+def detached(coro: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+    """A task of its own, for work that is shared: no part of the run that happens to begin it, which would end it with itself."""
+    return Context().run(asyncio.ensure_future, coro)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import struct
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
@@ -26,10 +25,10 @@ __all__ = ["Engine"]
 
 T = TypeVar("T")
 
-#: Attempts of a mutation that follow each other at once; later ones wait, longer each time.
-IMMEDIATE_ATTEMPTS = 2
-FIRST_BACKOFF_S = 0.02
-LONGEST_BACKOFF_S = 2.0
+#: Runs of a mutation for each attempt: those that come to nothing because of others are not counted, but are not endless.
+RUNS = 10
+#: Attempts after which a mutation runs while no other begins.
+FAVOURED_ATTEMPTS = 2
 #: Sessions whose newest request is known without asking the database.
 SESSIONS_REMEMBERED = 20_000
 
@@ -54,6 +53,7 @@ class Engine:
         self._log = CommitLog(head)
         self._committer = Committer(store, runtime, limits, catalog, head, self._publish)
         self._pins = Pins(store, self._committer)
+        store.on_news(self._committer.hear)
         self._claims: dict[RequestKey, asyncio.Future[None] | None] = {}  # running; a future once somebody else waits
         self._newest: dict[str, int] = {}  # request of each session that ran lately; see _remembered
         self._pushing = asyncio.Lock()
@@ -95,7 +95,7 @@ class Engine:
         Raises:
             SchemaError: a document does not fit the new schema; the one before goes on.
         """
-        async with self._pushing:
+        async with self._pushing, self._store.pushing(list(catalog.tables.values())):
             await backfill.push(self._store, self._committer, self._pins, catalog, switch)
             if not self._loaded:
                 await self._load_environment(catalog)
@@ -113,16 +113,42 @@ class Engine:
         finally:
             pin.release()
 
+    @property
+    def alone(self) -> bool:
+        """Whether no other node commits."""
+        return self._store.exclusive
+
+    @property
+    def behind_s(self) -> float:
+        """For how long this node may have missed what other nodes committed, beyond the usual moment."""
+        return self._store.behind_s
+
+    @property
+    def trouble(self) -> str | None:
+        """Why this node should get no requests for now."""
+        return self._store.trouble
+
+    async def catch_up(self) -> None:
+        """Wait until what is published has every commit, of any node, that was durable when this was called.
+
+        Raises:
+            StoreError: the database does not answer.
+        """
+        if not self._store.exclusive:
+            await self._committer.reached(await self._store.newest())
+
     def pin(self) -> Pin:
         """The newest published commit, kept readable until released."""
         return self._pins.pin()
 
     async def query(self, run: Callable[[Transaction], Awaitable[T]], *, at: Ts | None = None) -> tuple[T, Ts]:
-        """Run a read-only transaction, on the newest published commit or as of ``at``. The result and its ts.
+        """Run a read-only transaction, on all that was durable when it was called or as of ``at``. The result and its ts.
 
         Raises:
             QueryError, StoreError, LimitExceeded: ``at`` cannot be read; see ``reactor.engine.history``.
         """
+        if not self._store.exclusive and (at is None or at > self.head_ts):
+            await self.catch_up()
         pin = self._pins.pin()
         try:
             base = pin.base if at is None else await history.base_at(self._store, pin, self.catalog, at)
@@ -181,34 +207,30 @@ class Engine:
         on_durable: Callable[[Committed], None] | None,
     ) -> Committed:
         table = ""
-        for attempt in range(self._limits.mutation_attempts):
-            if attempt >= IMMEDIATE_ATTEMPTS:
-                await self._runtime.sleep(self._backoff_s(attempt - IMMEDIATE_ATTEMPTS))
-            tx = await self._committer.begin()
-            accepted: asyncio.Future[Committed] | Exception
+        repeated = False
+        attempt = 0
+        for _ in range(RUNS * self._limits.mutation_attempts):
+            if attempt == self._limits.mutation_attempts:
+                break
             try:
-                if request is not None and (record := await self._remembered(tx, request)) is not None:
-                    committed = Committed(record.ts, record.result, record.log_lines, None, replayed=True)
-                    if on_durable is not None:
-                        on_durable(committed)
-                    return committed
-                answer = await run(tx)
-                accepted = self._committer.accept(tx, answer, request, on_durable)
-            except Conflict as conflict:
-                table = conflict.table
-                continue
-            except Exception as error:
-                accepted = error
-            finally:
-                self._committer.end(tx)
-            try:
-                if not isinstance(accepted, Exception):
+                if attempt < FAVOURED_ATTEMPTS:
+                    accepted = await self._attempt(run, request, on_durable, repeated=repeated)
+                else:
+                    async with self._committer.favour():
+                        accepted = await self._attempt(run, request, on_durable, repeated=repeated, favoured=True)
+                if isinstance(accepted, Committed):
+                    return accepted
+                if isinstance(accepted, asyncio.Future):
                     return await accepted
+                tx, error = accepted
                 await self._committer.confirm(tx)
             except Conflict as conflict:
-                table = conflict.table
+                table, repeated = conflict.table, conflict.repeated
+                attempt += not conflict.innocent
                 continue
-            raise accepted
+            if request is not None and (record := await self._answered_elsewhere(request)) is not None:
+                return _replayed(record, on_durable)
+            raise error
         where = f"Documents in table {table!r}" if table else "Documents that it read"
         raise WriteConflict(
             f"{where} changed while the mutation ran, on each of its {self._limits.mutation_attempts} attempts. "
@@ -224,14 +246,42 @@ class Engine:
             claim = self._claims[request] = asyncio.get_running_loop().create_future()
         return claim
 
-    async def _remembered(self, tx: Transaction, request: RequestKey) -> RequestRecord | None:
+    async def _attempt(
+        self,
+        run: Callable[[MutationTransaction], Awaitable[Answer]],
+        request: RequestKey | None,
+        on_durable: Callable[[Committed], None] | None,
+        *,
+        repeated: bool,
+        favoured: bool = False,
+    ) -> Committed | asyncio.Future[Committed] | tuple[MutationTransaction, Exception]:
+        """Run a mutation once: its first answer, or what its acceptance resolves, or how it failed.
+
+        Raises:
+            Conflict: it has to run again.
+        """
+        tx = await self._committer.begin(favoured=favoured)
+        try:
+            if request is not None and (record := await self._remembered(tx, request, repeated)) is not None:
+                return _replayed(record, on_durable)
+            answer = await run(tx)
+            return self._committer.accept(tx, answer, request, on_durable)
+        except Conflict:
+            raise
+        except Exception as error:
+            return tx, error
+        finally:
+            self._committer.end(tx)
+
+    async def _remembered(self, tx: Transaction, request: RequestKey, repeated: bool) -> RequestRecord | None:
         """The answer that the request got the first time.
 
-        Clients number their requests upwards: one above all that this session has had here was never answered, if nobody
-        else answers any. Whoever runs it claims it meanwhile.
+        Clients number their requests upwards: one above all that this session has had here was never answered, unless by
+        another node meanwhile. That is found out when it is written, or has failed; then it is asked for as ``repeated``. Whoever
+        runs it claims it meanwhile.
         """
         session, number = request
-        if not self._store.exclusive:
+        if repeated:
             return await tx.base.snapshot.find_request(request)
         newest = self._newest.get(session)
         if newest is None:
@@ -241,9 +291,15 @@ class Engine:
         self._newest[session] = max(number, newest)
         return None if number > newest else await tx.base.snapshot.find_request(request)
 
-    def _backoff_s(self, step: int) -> float:
-        jitter: int = struct.unpack("<H", self._runtime.random_bytes(2))[0]
-        return min(LONGEST_BACKOFF_S, FIRST_BACKOFF_S * 2.0**step) * (0.5 + jitter / 65536)
+    async def _answered_elsewhere(self, request: RequestKey) -> RequestRecord | None:
+        """The answer that another node gave to a request that failed here, perhaps because of just that."""
+        if self._store.exclusive:
+            return None
+        snapshot = self._store.snapshot()
+        try:
+            return await snapshot.find_request(request)
+        finally:
+            snapshot.release()
 
     def _publish(self, commits: Sequence[Published], head: Ts) -> None:
         """Called by the committer once a group is durable and answered."""
@@ -253,3 +309,11 @@ class Engine:
         self.environment.apply(commits)
         self.live.publish(commits)
         self._log.trim(self._pins.oldest(head))
+
+
+def _replayed(record: RequestRecord, on_durable: Callable[[Committed], None] | None) -> Committed:
+    """The first answer of a request, given again."""
+    committed = Committed(record.ts, record.result, record.log_lines, None, replayed=True)
+    if on_durable is not None:
+        on_durable(committed)
+    return committed

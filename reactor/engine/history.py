@@ -36,7 +36,7 @@ async def base_at(store: Store, pin: Pin, catalog: Catalog, ts: Ts) -> Base:
         if not entries:
             return Base(pin.snapshot, undo, 0, 1)
         for entry in entries:
-            for write in hydrate(entry, catalog):
+            for write in hydrate(entry, catalog.tables):
                 # The first change after ts has what was there at ts.
                 if write.id not in seen:
                     seen.add(write.id)

@@ -9,8 +9,9 @@ dictionary gives in 0.2. Two things are kept, both as of the newest accepted com
 
 What makes it right: every commit passes ``apply`` in the order of positions, in the turn of the loop that accepts it or learns
 of it, and each entry says since which position it has been the newest. A transaction that began at or above that position
-sees that version and no other; one that began below asks its snapshot. Entries are put only by a transaction at the newest
-position: what it found, nobody has changed since.
+sees that version and no other; one that began below asks its snapshot. What a transaction at an older position found is put as
+the newest only if nothing wrote there since, which the cache remembers for a while: a read that waited for its database comes
+back to a newer position.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ ROW_BYTES = 1600
 POINT_BYTES = 500
 #: Rows of an equality range that is kept.
 POINT_ROWS = 8
+#: Writes that are remembered for reads from before them.
+REMEMBERED = 20_000
 
 
 class _Point(NamedTuple):
@@ -48,14 +51,17 @@ class RowCache:
         position: of the newest commit applied.
     """
 
-    __slots__ = ("_bytes", "_indexes", "_points", "_rows", "_size_bytes", "position")
+    __slots__ = ("_bytes", "_indexes", "_moved", "_points", "_remembers", "_rows", "_size_bytes", "_written", "position")
 
     def __init__(self, size_bytes: int) -> None:
         self._size_bytes = size_bytes
         self._bytes = 0
         self._rows: dict[str, Row] = {}
         self._points: dict[tuple[str, bytes], _Point] = {}
-        self._indexes: set[str] = set()  # those that any point was ever put of
+        self._indexes: dict[str, int] = {}  # those that any point was ever put of, and from which position on moves are noted
+        self._written: dict[str, int] = {}  # where each document was last written, above `_remembers`
+        self._moved: dict[tuple[str, bytes], int] = {}  # the same of documents that came into or left a range
+        self._remembers = 0
         self.position = 0
 
     def row(self, id: str, position: float) -> Row | None:
@@ -78,9 +84,10 @@ class RowCache:
         return found, point.keys
 
     def put(self, row: Row, position: int) -> None:
-        """Keep a version that a transaction begun at ``position`` read. It is the newest one if that is the newest position."""
+        """Keep a version that a transaction begun at ``position`` read. It is the newest one if nothing was written there since."""
         known = self._rows.get(row.id)
-        since = position if position == self.position else math.inf
+        current = position == self.position or self._remembers <= position >= self._written.get(row.id, 0)
+        since = position if current else math.inf
         if known is not None:
             if known.since <= since:
                 return
@@ -91,11 +98,13 @@ class RowCache:
 
     def put_point(self, index: IndexDef, prefix: bytes, hi: bytes, rows: Sequence[Row], position: int) -> None:
         """Keep what a transaction begun at ``position`` found in an equality range, whole."""
-        if position != self.position or len(rows) > POINT_ROWS or not self._size_bytes:
+        if len(rows) > POINT_ROWS or not self._size_bytes:
             return
         key = (index.ref, prefix)
+        noted = self._indexes.setdefault(index.ref, self.position)
+        if position != self.position and not (max(noted, self._remembers) <= position >= self._moved.get(key, 0)):
+            return
         if key not in self._points:
-            self._indexes.add(index.ref)
             self._grow(POINT_BYTES)
         self._points[key] = _Point(position, hi, tuple([row.id for row in rows]), tuple([row.key for row in rows]))
 
@@ -103,7 +112,9 @@ class RowCache:
         """Take a commit that was accepted, or learned of, at ``position``."""
         self.position = position
         rows = self._rows
+        written = self._written
         for write in writes:
+            written[write.id] = position
             known = rows.pop(write.id, None)
             if known is not None:
                 self._bytes -= ROW_BYTES + len(known.json)
@@ -117,6 +128,8 @@ class RowCache:
                 self._move(write)
         if self._bytes > self._size_bytes:
             self._grow(0)
+        if len(written) + len(self._moved) > REMEMBERED:
+            self._forget_writes()
 
     def clear(self, position: int) -> None:
         """Forget everything: what was accepted, or how keys are made, has ceased to hold. Go on at ``position``, above all before."""
@@ -125,6 +138,22 @@ class RowCache:
         self._points.clear()
         self._indexes.clear()
         self._bytes = 0
+        self._forget_writes()
+
+    def take_back(self, writes: Sequence[Write], position: int) -> None:
+        """Undo ``writes``, which were applied in that order and will never be, and go on at ``position``, above all before.
+
+        What it has of everything else stays. Transactions that began before put nothing any more: they may miss what they
+        have read over their snapshot.
+        """
+        undone = [Write(w.table, w.id, w.after, w.before, w.after_keys, w.before_keys) for w in reversed(writes)]
+        self.apply(undone, position)
+        self._forget_writes()
+
+    def _forget_writes(self) -> None:
+        self._written.clear()
+        self._moved.clear()
+        self._remembers = self.position
 
     def _move(self, write: Write) -> None:
         """Forget the ranges that a document came into or left."""
@@ -138,6 +167,7 @@ class RowCache:
                 for key in (before, after):
                     if key is not None:
                         for prefix in table.prefixes(at, key):
+                            self._moved[index.ref, prefix] = self.position
                             if self._points.pop((index.ref, prefix), None) is not None:
                                 self._bytes -= POINT_BYTES
 

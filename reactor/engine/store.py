@@ -5,16 +5,21 @@ commit log, a ``Store`` opens, pins snapshots, reads the log, and changes the st
 
 Words: ``ts`` is the position of a commit in the log. A *durable* commit survives ``kill -9`` and power loss.
 On an embedded store no coroutine here suspends but ``Head.write`` and the schema operations.
+
+A store that is not *exclusive* has other nodes. What they commit is found in the log by ``Store.news`` or
+``Head.entries_after``, and snapshots have it from ``Store.learn`` on: the engine decides when, so that snapshots never run
+ahead of what it has published.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any, NamedTuple, NewType, Protocol
 
+from reactor.errors import StoreError
 from reactor.schema.catalog import IndexDef, Table
 
 __all__ = [
@@ -23,8 +28,10 @@ __all__ = [
     "Head",
     "LogEntry",
     "LoggedWrite",
+    "News",
     "RequestKey",
     "RequestRecord",
+    "RequestRepeated",
     "Row",
     "Store",
     "StoreSnapshot",
@@ -122,6 +129,17 @@ class LogEntry(NamedTuple):
     writes: tuple[LoggedWrite, ...]
 
 
+class News(NamedTuple):
+    """Where the log stands, and all of it after some ts."""
+
+    head: Ts
+    entries: list[LogEntry]
+
+
+class RequestRepeated(StoreError):
+    """A request of a group was answered before, by another node. Nothing of the group was written. Never leaves the engine."""
+
+
 class StoreSnapshot(Protocol):
     """The durable database as of ``ts``, for as long as it is not released. Several may be open at once."""
 
@@ -154,7 +172,7 @@ class Head(Protocol):
     ts: Ts  # of the newest durable commit, any node's
 
     async def entries_after(self, ts: Ts) -> list[LogEntry]:
-        """What other nodes committed after ``ts``, in order. Empty on a store of one process."""
+        """What other nodes committed after ``ts``, which is the newest that was learned, in order. Empty on a store of one process."""
         ...
 
     async def write(self, commits: Sequence[Commit]) -> None:
@@ -165,7 +183,8 @@ class Head(Protocol):
         the last commit's ``ts``. A commit without writes and without a request leaves no trace.
 
         Raises:
-            StoreFull, StoreError: nothing of the group was written and the store goes on at the old head.
+            StoreUnavailable: nothing was written, and the same may succeed when the head is held again.
+            RequestRepeated, StoreFull, StoreError: nothing of the group was written and the store goes on at the old head.
 
         Cancelling the caller does not cancel the write: it runs to its end, and the caller waits for it.
         """
@@ -199,12 +218,51 @@ class Store(Protocol):
     @property
     def exclusive(self) -> bool: ...
 
+    @property
+    def behind_s(self) -> float:
+        """For how long this node may have missed what others committed, beyond the usual moment."""
+        ...
+
+    @property
+    def trouble(self) -> str | None:
+        """Why this node should get no requests for now: the database does not answer, or has another schema."""
+        ...
+
     def snapshot(self) -> StoreSnapshot:
-        """Pin the newest durable commit that ``Head.write`` has returned for. Never blocks, never waits."""
+        """Pin the newest commit that ``Head.write`` has returned for, or that was learned. Never blocks, never waits."""
         ...
 
     def head(self) -> AbstractAsyncContextManager[Head]:
-        """Hold the log's head. Commits of all nodes take turns in it."""
+        """Hold the log's head. Commits of all nodes take turns in it.
+
+        Raises, when it is entered:
+            StoreUnavailable, StoreError: it cannot be held.
+            SchemaOutdated: another node has pushed another schema than this one's.
+        """
+        ...
+
+    def head_for_push(self) -> AbstractAsyncContextManager[Head]:
+        """The same for the end of a push, whatever schema is in force. The schema operations may be called inside."""
+        ...
+
+    async def news(self, after: Ts) -> News:
+        """What other nodes committed after ``after``, the newest that was learned. Nothing on a store of one process."""
+        ...
+
+    def learn(self, ts: Ts, writes: Sequence[Write] = ()) -> None:
+        """Snapshots from now on have the next commit of another node; without writes, all up to ``ts``, which wrote no document."""
+        ...
+
+    def on_news(self, wake: Callable[[], None]) -> None:
+        """Have ``wake`` called whenever there may be news."""
+        ...
+
+    async def newest(self) -> Ts:
+        """The newest durable commit of any node, at some moment after the call.
+
+        Raises:
+            StoreError: the database does not answer.
+        """
         ...
 
     async def log_after(self, ts: Ts, *, until: Ts | None = None, limit: int = 1000) -> list[LogEntry]:
@@ -220,6 +278,14 @@ class Store(Protocol):
         ...
 
     # --- the stored schema: called by a push only, one push at a time
+
+    def pushing(self, tables: Sequence[Table]) -> AbstractAsyncContextManager[None]:
+        """No other node pushes meanwhile. Entering it waits for that.
+
+        Raises:
+            SchemaOutdated: these tables were the schema before, and another one has replaced them.
+        """
+        ...
 
     def tables(self) -> Mapping[str, StoredTable]:
         """What the database has, by table name."""

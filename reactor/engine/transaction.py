@@ -7,7 +7,7 @@ then the transaction's own writes. A transaction is used by one run and closed w
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from copy import copy
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -16,7 +16,7 @@ from reactor.engine.read_set import ReadSet, Span
 from reactor.engine.resident import Resident
 from reactor.engine.row_cache import RowCache
 from reactor.engine.store import UNCOMMITTED, Row, StoreSnapshot, Ts, Write
-from reactor.engine.write_set import Image, Overlay
+from reactor.engine.write_set import Image, Overlay, scan_under
 from reactor.errors import LimitExceeded, ReactorError
 from reactor.limits import Limits
 from reactor.schema.catalog import IndexDef, Table
@@ -510,28 +510,11 @@ class Scan:
         snapshot = tx.base.snapshot
         if over is None:
             return await snapshot.scan(index, lo, hi, reverse=reverse, limit=n)
-        if reverse:
-            over.reverse()
-        merged: list[Row] = []
-        at = 0  # in `over`
-        while True:
-            below = await snapshot.scan(index, lo, hi, reverse=reverse, limit=n)
-            for row in below:
-                if tx._image(row.id) is not None:
-                    continue
-                while at < len(over) and (over[at].key > row.key if reverse else over[at].key < row.key):
-                    merged.append(over[at])
-                    at += 1
-                merged.append(row)
-            if len(below) < n:
-                merged += over[at:]
-                return merged[:n]
-            if len(merged) >= n:
-                return merged[:n]
-            if reverse:
-                hi = below[-1].key
-            else:
-                lo = below[-1].key + b"\x00"
+
+        def below(lo: bytes, hi: bytes) -> Awaitable[list[Row]]:
+            return snapshot.scan(index, lo, hi, reverse=reverse, limit=n)
+
+        return await scan_under(over, tx._image, below, lo, hi, reverse=reverse, limit=n)
 
 
 def _row_of(image: Image) -> Row | None:

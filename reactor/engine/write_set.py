@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import deque
+from collections.abc import Awaitable, Callable
 from itertools import pairwise
 from typing import NamedTuple
 
 from reactor.engine.store import UNCOMMITTED, Row
 from reactor.schema.catalog import IndexDef, Table
 
-__all__ = ["Image", "Overlay"]
+__all__ = ["Image", "Overlay", "scan_under"]
 
 #: Images that are gone before the keys that they left are swept, beside as many as there are.
 STALE = 64
@@ -183,3 +184,44 @@ def _entries(image: Image) -> list[tuple[str, tuple[bytes, str]]]:
     entries = [(index.ref, (key, image.id)) for index, key in zip(image.table.indexes, image.keys, strict=True)]
     entries.append((image.table.by_id.ref, (image.id.encode(), image.id)))
     return entries
+
+
+async def scan_under(
+    over: list[Row],
+    hides: Callable[[str], object],
+    below: Callable[[bytes, bytes], Awaitable[list[Row]]],
+    lo: bytes,
+    hi: bytes,
+    *,
+    reverse: bool,
+    limit: int,
+) -> list[Row]:
+    """At most ``limit`` rows of ``[lo, hi)`` with images laid over those of a base.
+
+    Args:
+        over: the images' rows in that range, by ascending key. Taken over.
+        hides: gives something else than None for a document that has an image.
+        below: scans the base with the same ``limit``, in the same direction.
+    """
+    if reverse:
+        over.reverse()
+    merged: list[Row] = []
+    at = 0  # in `over`
+    while True:
+        rows = await below(lo, hi)
+        for row in rows:
+            if hides(row.id) is not None:
+                continue
+            while at < len(over) and (over[at].key > row.key if reverse else over[at].key < row.key):
+                merged.append(over[at])
+                at += 1
+            merged.append(row)
+        if len(rows) < limit:
+            merged += over[at:]
+            return merged[:limit]
+        if len(merged) >= limit:
+            return merged[:limit]
+        if reverse:
+            hi = rows[-1].key
+        else:
+            lo = rows[-1].key + b"\x00"

@@ -88,20 +88,20 @@ def _computed_too_long(run: Run) -> FunctionTimeout:
 class _Steps(Generic[T]):
     """Awaits a coroutine step by step under its run."""
 
-    __slots__ = ("_coro", "_insisted", "_run", "_waited")
+    __slots__ = ("_coro", "_insisted", "_run", "_timer", "_waited")
 
     def __init__(self, run: Run, coro: Coroutine[Any, Any, T]) -> None:
         self._run = run
         self._coro = coro
         self._waited: Any = None
         self._insisted = 0
+        self._timer: asyncio.TimerHandle | None = None
 
     def __await__(self) -> Generator[Any, Any, T]:
         run, coro = self._run, self._coro
         slot = slot_of_this_thread()
         sent: Any = None
         error: BaseException | None = None
-        waiting: asyncio.TimerHandle | None = None
         try:
             while True:
                 outer, outer_started = slot.run, slot.started
@@ -121,8 +121,10 @@ class _Steps(Generic[T]):
                         self._insist()
                         error = Interrupt()
                         continue
-                    if waiting is None:
-                        waiting = asyncio.get_running_loop().call_later(run.limits.function_wait_s, self._give_up)
+                    if self._timer is None:
+                        # In two halves: when the whole process was stopped for a while, both are over at once, and what it waits
+                        # for may have come meanwhile. The second begins only when that was looked for.
+                        self._timer = asyncio.get_running_loop().call_later(run.limits.function_wait_s / 2, self._lose_patience)
                 self._waited = waited
                 try:
                     sent = yield waited
@@ -132,8 +134,8 @@ class _Steps(Generic[T]):
                 except BaseException as thrown:
                     error = thrown
         finally:
-            if waiting is not None:
-                waiting.cancel()
+            if self._timer is not None:
+                self._timer.cancel()
 
     def _insist(self) -> None:
         """The run is over and the coroutine goes on to wait: it is interrupted, and given up if it swallows that again and again."""
@@ -141,6 +143,9 @@ class _Steps(Generic[T]):
         if self._insisted > _INSIST:
             _close(self._coro)
             raise Interrupt
+
+    def _lose_patience(self) -> None:
+        self._timer = asyncio.get_running_loop().call_later(self._run.limits.function_wait_s / 2, self._give_up)
 
     def _give_up(self) -> None:
         """The run neither computes nor ends. What it waits for is cancelled, since no task may be its own."""

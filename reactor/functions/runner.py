@@ -111,6 +111,8 @@ class Runner:
             if at is not None:
                 past, ts = await self.engine.query(run, at=at)
                 return past.at(ts)
+            if not self.engine.alone:
+                await self.engine.catch_up()
             pin = self.engine.pin()
             try:
                 outcome: Outcome = await self.engine.live.once(self.live_key(path, args, caller), caller.identity, run, pin)

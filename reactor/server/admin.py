@@ -19,7 +19,7 @@ from reactor.functions.runner import Runner
 from reactor.server.admin_keys import AdminKeys
 from reactor.services.auth.tokens import Tokens, Verified
 
-__all__ = ["ANONYMOUS", "Authenticator", "Credentials", "key_file", "load_admin_key"]
+__all__ = ["ANONYMOUS", "Authenticator", "Credentials", "admin_key_of", "key_file", "load_admin_key"]
 
 
 class Credentials(NamedTuple):
@@ -44,23 +44,33 @@ def key_file(database: Path) -> Path:
     return database.with_name(f"{database.name}-admin-key")
 
 
-def load_admin_key(database: Path, instance_name: str) -> str:
-    """The admin key of a database, in the form ``name|secret``. Made at the first start, readable by its owner only.
+def admin_key_of(secret: bytes, instance_name: str) -> str:
+    """The admin key of a database that many nodes serve, the same on each of them."""
+    return f"{instance_name}|{hmac.digest(secret, b'admin key', 'sha256').hex()}"
+
+
+def load_admin_key(database: Path, instance_name: str, key: str | None = None) -> str:
+    """The admin key of a database, in the form ``name|secret``. Left beside it at the first start, readable by its owner only.
+
+    Args:
+        key: where it is not to be drawn.
 
     Raises:
         StoreReadOnly: it can be neither read nor made.
     """
     path = key_file(database)
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         try:
             file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         except FileExistsError:
-            if key := path.read_text(encoding="utf-8").strip():
-                return key
-            # Cut short by a crash when it was made: nobody can have it.
-            path.unlink()
-            return load_admin_key(database, instance_name)
-        key = f"{instance_name}|{secrets.token_hex(32)}"
+            found = path.read_text(encoding="utf-8").strip()
+            if found and key in (None, found):
+                return found
+            # Cut short by a crash when it was made: nobody can have it. Or of another database that had this address.
+            path.unlink(missing_ok=True)
+            return load_admin_key(database, instance_name, key)
+        key = key or f"{instance_name}|{secrets.token_hex(32)}"
         with os.fdopen(file, "w", encoding="utf-8") as out:
             out.write(f"{key}\n")
         return key

@@ -12,6 +12,7 @@ import importlib.metadata
 import logging
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from reactor.engine.engine import Engine
 from reactor.engine.runtime import Runtime, SystemRuntime
@@ -21,9 +22,10 @@ from reactor.functions.output import capture_output
 from reactor.functions.registry import load_app
 from reactor.functions.runner import Runner
 from reactor.limits import DEFAULT_LIMITS
-from reactor.server.admin import Authenticator, load_admin_key
+from reactor.server.admin import Authenticator, admin_key_of, load_admin_key
 from reactor.server.env_file import EnvFile
 from reactor.server.file_server import FileServer, open_blobs
+from reactor.server.health import Health
 from reactor.server.http_actions import MOUNT, HttpActions
 from reactor.server.http_api import HttpApi, Receive, Reply, Scope, Send, send_reply
 from reactor.server.logs import Logs, console_logging
@@ -35,7 +37,10 @@ from reactor.services.crons import reconcile
 from reactor.services.scheduler import ScheduledRuns
 from reactor.stores.sqlite import SqliteStore
 
-__all__ = ["Backend", "open_backend"]
+if TYPE_CHECKING:
+    from reactor.stores.postgres import PostgresStore
+
+__all__ = ["Backend", "open_backend", "open_store"]
 
 logger = logging.getLogger(__name__)
 
@@ -75,6 +80,7 @@ class Backend:
         self.site_port: int | None = None
         self._files = FileServer(runner)
         self.static = static
+        self._health = Health(runner.engine, self.connections)
         self._page = StaticPage(static) if static is not None else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -91,6 +97,8 @@ class Backend:
             await self._files(scope, receive, send)
         elif self.http_api.serves(path):
             await self.http_api(scope, receive, send)
+        elif self._health.serves(path):
+            await send_reply(send, self._health.reply(path))
         elif path.startswith(f"{MOUNT}/") or path == MOUNT:
             await self.http_actions(scope, receive, send, mount=MOUNT)
         elif (match := self.http_actions.match(scope, path)) is not None:
@@ -139,9 +147,11 @@ async def open_backend(
     limits = dataclasses.replace(DEFAULT_LIMITS, log_retention_s=settings.log_retention_s, request_retention_s=settings.request_retention_s)
     app = load_app(folder)
     async with contextlib.AsyncExitStack() as stack:
-        store = SqliteStore.open(settings.db, synchronous=settings.synchronous)
+        store = await open_store(settings)
         stack.push_async_callback(store.close)
-        admin_key = load_admin_key(store.path, store.instance_name)
+        # Nodes over one database have one key.
+        key = None if isinstance(store, SqliteStore) else admin_key_of(store.secret, store.instance_name)
+        admin_key = load_admin_key(settings.beside, store.instance_name, key)
         engine = Engine(store, app.catalog, runtime, limits)
         await engine.start()
         stack.push_async_callback(engine.stop)
@@ -183,6 +193,22 @@ async def open_backend(
                 finally:
                     for task in background:
                         task.cancel()
+
+
+async def open_store(settings: Settings) -> SqliteStore | PostgresStore:
+    """The database that the settings name.
+
+    Raises:
+        StoreError: it cannot be used.
+    """
+    if settings.postgres is None:
+        return SqliteStore.open(settings.db, synchronous=settings.synchronous)
+    # Only who uses it needs the driver.
+    try:
+        from reactor.stores.postgres import PostgresStore
+    except ModuleNotFoundError as error:
+        raise StoreError(f"Postgres needs {error.name}. Install it with: pip install 'reactor[postgres]'") from error
+    return await PostgresStore.open(settings.postgres, synchronous=settings.synchronous == "full", rollback=settings.rollback)
 
 
 async def _trim(engine: Engine, runtime: Runtime) -> None:

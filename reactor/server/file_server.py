@@ -57,7 +57,7 @@ def open_blobs(settings: Settings) -> BlobStore:
         from reactor.blobs.objects import ObjectBlobs
 
         return ObjectBlobs(settings.files)
-    return DiskBlobs(Path(settings.files) if settings.files is not None else files_folder(settings.db))
+    return DiskBlobs(Path(settings.files) if settings.files is not None else files_folder(settings.beside))
 
 
 class FileServer:

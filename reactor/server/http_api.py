@@ -21,7 +21,9 @@ from reactor.errors import (
     FunctionNotFound,
     ProtocolError,
     ReactorError,
+    SchemaOutdated,
     StoreError,
+    StoreUnavailable,
     WriteConflict,
 )
 from reactor.functions.environment import change_variables, variables
@@ -266,6 +268,7 @@ class HttpApi:
 
     async def _query_ts(self, call: Call) -> Reply:
         await call.body(self._limits.http_body_size_bytes)
+        await self._caught_up()
         return Reply(orjson.dumps({"ts": encode_ts(self._runner.engine.head_ts)}))
 
     async def _query_at_ts(self, call: Call) -> Reply:
@@ -284,6 +287,7 @@ class HttpApi:
             raise HttpError(
                 400, "TooManyQueries", f"{len(queries)} queries in one request, at most {self._limits.http_batch_queries} can be."
             )
+        await self._caught_up()
         # Pinned, so that reading at its ts is reading today's snapshot until the last one.
         pin = self._runner.engine.pin()
         try:
@@ -342,6 +346,12 @@ class HttpApi:
         except EnvironmentVariableError as error:
             raise HttpError(400, error.code, error.message) from None
         return Reply(b"null")
+
+    async def _caught_up(self) -> None:
+        try:
+            await self._runner.engine.catch_up()
+        except StoreError as error:
+            raise HttpError(503, error.code, "The database does not answer.") from error
 
     # --- about the server
 
@@ -447,7 +457,7 @@ async def send_reply(send: Send, reply: Reply) -> None:
 
 def _raise_unless_functions(function: FunctionCall, exception: Exception, message: str) -> None:
     """Raise an HttpError if a call failed for something else than its function."""
-    if isinstance(exception, WriteConflict):
+    if isinstance(exception, WriteConflict | StoreUnavailable | SchemaOutdated):
         raise HttpError(503, exception.code, message)
     if isinstance(exception, ReactorError) and exception.code in _REQUEST_FAULTS:
         raise HttpError(400, exception.code, exception.message)

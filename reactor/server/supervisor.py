@@ -1,4 +1,4 @@
-"""Production's two processes: a node that serves, and a small supervisor that starts it again when it hangs or dies.
+"""Production's processes: nodes that serve, and a small supervisor that starts one again when it hangs or dies.
 
 Python cannot interrupt a C call that holds the interpreter, nor code that swallows every exception. So the node's event loop
 beats on a *board*, a page of memory that both processes share, on which it also notes the call whose code it enters. When the
@@ -23,6 +23,7 @@ import tempfile
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 from types import FrameType
 
@@ -92,17 +93,36 @@ def _mark(call: bytes, size: int) -> str:
     return sha256(b"%d %b" % (size, call)).hexdigest()
 
 
-def supervise(listening: Sequence[socket.socket], logs: Logs) -> int:
-    """Keep a node serving until a signal asks to stop.
+def supervise(listening: Sequence[socket.socket], logs: Logs, workers: int = 1) -> int:
+    """Keep nodes serving until a signal asks to stop.
 
     Args:
-        listening: handed to the node; this command's own arguments are too.
+        listening: handed to the nodes, which take its connections as they come; this command's own arguments are too.
         logs: for what the supervisor itself has to say.
+        workers: how many nodes, each watched by itself.
 
     Returns:
-        The exit status.
+        The exit status: of the worst.
     """
-    return _Supervisor(listening, logs).run()
+    supervisors = [_Supervisor(listening, logs) for _ in range(workers)]
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        for supervisor in supervisors:
+            supervisor.stop()
+
+    for number in _SIGNALS:
+        signal.signal(number, stop)
+
+    def watch(supervisor: _Supervisor) -> int:
+        status = supervisor.run()
+        if status:
+            # It could not start; neither would the others for long.
+            for other in supervisors:
+                other.stop()
+        return status
+
+    with ThreadPoolExecutor(workers, thread_name_prefix="reactor-supervisor") as threads:
+        return max(threads.map(watch, supervisors))
 
 
 class _Supervisor:
@@ -114,8 +134,7 @@ class _Supervisor:
         self._refused: dict[str, float] = {}  # until when, in seconds since the epoch
 
     def run(self) -> int:
-        for number in _SIGNALS:
-            signal.signal(number, self._stop)
+        """Keep a node serving until told to stop; the exit status."""
         with tempfile.TemporaryFile() as file:
             file.truncate(_Board.SIZE)
             board = _Board(file.fileno())
@@ -179,7 +198,8 @@ class _Supervisor:
             "error",
         )
 
-    def _stop(self, number: int, frame: FrameType | None) -> None:
+    def stop(self) -> None:
+        """Ask the node to stop; asked again, it waits for nothing."""
         self._stopping = True
         self._order()
 

@@ -19,7 +19,7 @@ from reactor.engine.live_query import Subscription
 from reactor.engine.runtime import Runtime
 from reactor.engine.snapshot import Pin
 from reactor.engine.store import RequestKey
-from reactor.errors import AuthenticationError, ProtocolError
+from reactor.errors import AuthenticationError, ProtocolError, SchemaOutdated, StoreError, StoreUnavailable
 from reactor.functions.identity import Caller
 from reactor.functions.outcome import Outcome
 from reactor.functions.runner import Runner
@@ -55,6 +55,9 @@ _CLIENT = re.compile(r"(?P<name>.+?)-(?P<version>\d+\.\d+\.\d+.*)\Z")
 GOING_AWAY = (1001, "InternalServerError")
 #: What a held message takes besides its text.
 _HELD_BYTES = 100
+#: A node that may have missed other nodes' commits for so long looks before it shows a client anything.
+STALE_S = 2.0
+CATCH_UP_AGAIN_S = 0.5
 #: How long a shutdown waits for clients to take their last frames.
 CLOSING_S = 2.0
 #: Connections are served this long, one after another, between two turns of the event loop.
@@ -257,6 +260,9 @@ class _Connection:
         self._woken: asyncio.Future[None] | None = None  # resolved by ``wake`` while a round waits
         self._sent_at = connections.runtime.monotonic_s()
         self._ping_due = False
+        self._least_ts = 0  # what the client has seen elsewhere
+        self._caught_up = connections.engine.alone  # since it was opened: it shows all that was committed before
+        self._catching_up = False
         self.session: Session[Outcome] = Session(connections.limits)
 
     async def serve(self, receive: Receive) -> None:
@@ -354,9 +360,10 @@ class _Connection:
         self._session_id = message.session
         if message.client_ms is not None:
             self.session.clock_skew_ms = message.client_ms - self._all.runtime.now_ns() // 1_000_000
-        if message.max_observed_ts is not None and message.max_observed_ts > self._all.engine.head_ts:
-            # It has seen a newer database than this one, and must never see an older state than it has shown.
-            raise _Closed(1011, "InternalServerError")
+        # It has shown a state as of this ts, perhaps of another node, and must never see an older one.
+        self._least_ts = message.max_observed_ts or 0
+        if self._least_ts > self._all.engine.head_ts:
+            self._begin_to_catch_up()
 
     def _subscribe(self, query: Query[Outcome]) -> None:
         runner, caller = self._all.runner, self._caller
@@ -452,7 +459,11 @@ class _Connection:
                 outcome = await self._all.runner.mutation(
                     message.path, message.args, self._named(caller, message.request_id), request=request, on_durable=durable
                 )
-                if not answered:
+                if outcome.error is not None and isinstance(outcome.error.exception, StoreUnavailable | SchemaOutdated):
+                    # Nothing was written, and another node, or this one later, can: the client sends it again when it reconnects.
+                    self._mutations.clear()
+                    self._close(_Closed(1011, "InternalServerError"))
+                elif not answered:
                     durable(outcome)
         finally:
             self._mutating = False
@@ -508,7 +519,7 @@ class _Connection:
             self._close_if_identity_ended()
         if self._closing is not None:
             return frames, None
-        if session.wants_round:
+        if session.wants_round and self._is_current(pin):
             round = session.begin_round()
             results = [(query, query.subscription.at(pin)) for query in round.queries]
             for _, result in results:
@@ -519,6 +530,35 @@ class _Connection:
             frames.append(wire.PING)
         self._ping_due = False
         return frames, None
+
+    def _is_current(self, pin: Pin) -> bool:
+        """Whether the client may be shown the state at ``pin``; else it waits until this node has caught up with the others."""
+        engine = self._all.engine
+        if self._catching_up:
+            return False
+        if self._caught_up and pin.ts >= self._least_ts and engine.behind_s <= STALE_S:
+            return True
+        self._begin_to_catch_up()
+        return False
+
+    def _begin_to_catch_up(self) -> None:
+        self._catching_up = True
+        self._all.keep(asyncio.ensure_future(self._catch_up()))
+
+    async def _catch_up(self) -> None:
+        engine = self._all.engine
+        while not self._ended:
+            try:
+                await engine.catch_up()
+                break
+            except StoreError:
+                await self._all.runtime.sleep(CATCH_UP_AGAIN_S)
+        self._catching_up = False
+        self._caught_up = True
+        if engine.head_ts < self._least_ts:
+            # It comes from another database, or this one was set back.
+            self._close(_Closed(1011, "InternalServerError"))
+        self.wake()
 
     async def _send_all(self, frames: list[bytes], waiting: _Waiting | None) -> None:
         """Send ``frames``, then whatever is owed until nothing is; close when told to."""
@@ -534,7 +574,8 @@ class _Connection:
                     self._ended = True
                     await self._end(self._closing)
                     return
-                if not self.session.wants_round and not self.session.responses and not self._ping_due:
+                wants_round = self.session.wants_round and not self._catching_up
+                if not wants_round and not self.session.responses and not self._ping_due:
                     return
                 pin = self._all.engine.pin()
                 try:

@@ -23,13 +23,16 @@ from reactor.engine.store import Commit, LogEntry, StoredTable, Ts
 from reactor.errors import StoreError
 from reactor.schema.catalog import Table
 from reactor.stores import sqlite_tables
+from reactor.stores.alone import Alone
 from reactor.stores.sqlite_checkpoints import Checkpoints
 from reactor.stores.sqlite_file import DatabaseFile, damaged, store_error
 from reactor.stores.sqlite_group import write_group, write_rows
 from reactor.stores.sqlite_log import trim_log, trim_requests
 from reactor.stores.sqlite_snapshots import Snapshots, SqliteSnapshot
-from reactor.stores.sqlite_tables import SqlIndex, SqlTable
-from reactor.stores.sqlite_writer import Turn, Turns, Writer
+from reactor.stores.sqlite_tables import SqlTable
+from reactor.stores.sqlite_writer import Writer
+from reactor.stores.stored_indexes import SqlIndex, is_finished
+from reactor.stores.turns import Turn, Turns
 
 __all__ = ["SqliteStore"]
 
@@ -65,7 +68,7 @@ class SqliteHead(AbstractAsyncContextManager["SqliteHead"]):
         await self._store.write(commits)
 
 
-class SqliteStore:
+class SqliteStore(Alone):
     """A database in one SQLite file. Made by ``open`` or ``temporary``.
 
     Attributes:
@@ -73,8 +76,6 @@ class SqliteStore:
         instance_name: drawn when the database was made.
         secret: 32 bytes drawn with it, to authenticate what is handed to clients to be given back.
     """
-
-    exclusive = True  # the file is locked for as long as it is open
 
     def __init__(self, file: DatabaseFile, folder: TemporaryDirectory[str] | None = None) -> None:
         self.path = file.path
@@ -190,7 +191,7 @@ class SqliteStore:
         Raises:
             StoreError: a document has no key in an index that would become ready; nothing has changed.
         """
-        changed = [table for table in tables if not sqlite_tables.is_finished(self._table(table.name), table)]
+        changed = [table for table in tables if not is_finished(self._table(table.name), table)]
         if changed:
             await self._change_tables(lambda connection: sqlite_tables.finish(connection, [(self._table(t.name), t) for t in changed]))
 

@@ -26,7 +26,8 @@ from pathlib import Path
 import apsw
 
 from reactor.stores.sqlite_snapshots import Reader, Snapshots
-from reactor.stores.sqlite_writer import Turn, Writer
+from reactor.stores.sqlite_writer import Writer
+from reactor.stores.turns import Turn
 
 __all__ = ["Checkpoints"]
 

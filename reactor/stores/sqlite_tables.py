@@ -5,19 +5,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any
 
 import apsw
 
 from reactor.engine.store import StoredIndex, StoredTable
 from reactor.errors import StoreError
 from reactor.schema.catalog import IndexDef, Table
+from reactor.stores.stored_indexes import FIRST_TABLE_NUMBER, SqlIndex, free_column, states
 from reactor.values.interval import END
 
 __all__ = [
     "RowWriter",
-    "SqlIndex",
     "SqlTable",
     "add_index",
     "add_table",
@@ -25,26 +25,13 @@ __all__ = [
     "check_table",
     "filling_sql",
     "finish",
-    "is_finished",
     "load_table",
     "load_tables",
     "sweep",
 ]
 
-#: Numbers below are kept for tables of reactor's own.
-FIRST_TABLE_NUMBER = 10_001
-
 #: UPDATE statements of a table that name only the key columns that change; beyond it all columns are named.
 UPDATE_VARIANTS = 256
-
-
-class SqlIndex(NamedTuple):
-    """A row of ``_reactor_indexes``."""
-
-    name: str
-    fields: tuple[str, ...]
-    column: int
-    state: str  # building, ready or dropped
 
 
 class SqlTable:
@@ -211,8 +198,7 @@ def add_index(connection: apsw.Connection, table: SqlTable, name: str, fields: t
     connection.execute(
         "UPDATE _reactor_indexes SET state = 'dropped' WHERE table_name = ? AND name = ? AND state = 'building'", (table.name, name)
     )
-    used = {index.column for index in table.indexes}
-    column = next(number for number in range(1, len(used) + 2) if number not in used)
+    column = free_column(table)
     # A column that a dropped index left behind has been emptied before its number became free.
     if not connection.execute("SELECT 1 FROM pragma_table_info(?) WHERE name = ?", (table.sql_name, f"key_{column}")).get:
         connection.execute(f"ALTER TABLE {table.sql} ADD COLUMN key_{column} BLOB")
@@ -239,7 +225,7 @@ def finish(connection: apsw.Connection, changes: Sequence[tuple[SqlTable, Table]
     """
     for stored, table in changes:
         connection.execute("UPDATE _reactor_tables SET shape = ? WHERE name = ?", (table.shape, table.name))
-        for index, state in _states(stored, table).items():
+        for index, state in states(stored, table).items():
             if state == "ready" and index.state != "ready":
                 _grow_tree(connection, stored, index)
                 missing = connection.execute(
@@ -251,24 +237,6 @@ def finish(connection: apsw.Connection, changes: Sequence[tuple[SqlTable, Table]
                 "UPDATE _reactor_indexes SET state = ? WHERE table_name = ? AND key_column = ?", (state, table.name, index.column)
             )
     return {stored.name: load_table(connection, stored.name) for stored, _ in changes}
-
-
-def is_finished(stored: SqlTable, table: Table) -> bool:
-    """Whether ``finish`` has nothing to do."""
-    return stored.stored.shape == table.shape and all(index.state == state for index, state in _states(stored, table).items())
-
-
-def _states(stored: SqlTable, table: Table) -> Mapping[SqlIndex, str]:
-    """What becomes of each index: of two that the schema could mean, the newer one serves."""
-    wanted = {(index.name, index.fields) for index in table.indexes}
-    states: dict[SqlIndex, str] = {}
-    for index in sorted(stored.indexes, key=lambda index: index.state != "building"):
-        if index.state != "dropped" and (index.name, index.fields) in wanted:
-            wanted.remove((index.name, index.fields))
-            states[index] = "ready"
-        else:
-            states[index] = "dropped"
-    return states
 
 
 def _grow_tree(connection: apsw.Connection, table: SqlTable, index: SqlIndex) -> None:

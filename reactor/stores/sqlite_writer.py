@@ -13,14 +13,14 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from types import TracebackType
 from typing import TypeVar
 
 import apsw
 
 from reactor.stores.sqlite_file import DatabaseFile, store_error
+from reactor.stores.turns import Turn
 
-__all__ = ["Turn", "Turns", "Writer"]
+__all__ = ["Writer"]
 
 T = TypeVar("T")
 
@@ -30,64 +30,6 @@ BREATH_S = 0.002
 #: How long to wait for another program's transaction; ours never meet.
 BUSY_TIMEOUT_S = 5.0
 BUSY_RETRY_S = 0.02
-
-
-class Turns:
-    """Whose turn it is to write: first come, first served.
-
-    ``async with turns.next() as turn`` waits for its turn and has it until the end. Cancelling a task does not cut its turn
-    short, nor its wait for it: ``turn.wait`` waits to the end, and the cancellation is delivered at the first await after.
-    """
-
-    __slots__ = ("_last",)
-
-    def __init__(self) -> None:
-        self._last: asyncio.Future[None] | None = None
-
-    def next(self) -> Turn:
-        """A turn after every one asked for so far."""
-        before, self._last = self._last, asyncio.get_running_loop().create_future()
-        return Turn(before, self._last)
-
-
-class Turn:
-    __slots__ = ("_before", "_cancellation", "_over")
-
-    def __init__(self, before: asyncio.Future[None] | None, over: asyncio.Future[None]) -> None:
-        self._before = before
-        self._over = over
-        self._cancellation: asyncio.CancelledError | None = None
-
-    async def __aenter__(self) -> Turn:
-        if self._before is not None:
-            await self.wait(self._before)
-            self._before = None
-        return self
-
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._over.set_result(None)
-        if self._cancellation is not None:
-            task = asyncio.current_task()
-            assert task is not None
-            # Not raised here: the caller has to learn what became of its transaction. One request in, one out.
-            task.uncancel()
-            task.cancel(*self._cancellation.args)
-
-    async def wait(self, future: asyncio.Future[T]) -> T:
-        """What ``future`` gives, however often the task is cancelled meanwhile."""
-        while not future.done():
-            try:
-                await asyncio.wait((future,))
-            except asyncio.CancelledError as cancellation:
-                self._cancellation = cancellation
-        return future.result()
-
-    async def breathe(self) -> None:
-        """Let the event loop run once."""
-        loop = asyncio.get_running_loop()
-        future = loop.create_future()
-        loop.call_soon(future.set_result, None)
-        await self.wait(future)
 
 
 class Writer:

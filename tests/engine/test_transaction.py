@@ -77,6 +77,7 @@ def base_of(committed: Model, accepted: dict[int, tuple[str, float] | None]) -> 
     """A snapshot with ``committed``, what was accepted on top of it, and newer images that are not to be seen."""
     database = CalmDatabase()
     database.tables["items"] = {id: (Ts(1), json, ITEMS.keys_of_json(json)) for id, json in committed.items()}
+    database.remember()
     overlay = Overlay()
     model = dict(committed)
     overlay.put(Image(1, ITEMS, item(0), None, ()))  # at or below what the snapshot has

@@ -1,8 +1,8 @@
 """A database of many equal nodes in a few dictionaries, that suspends wherever a real one would.
 
-It keeps the promises of ``reactor.engine.store`` and nothing more: one head that nodes take turns in, snapshots of what is
-durable, a log of before and after. Every operation first yields a number of times that the seed decides, so that runs
-interleave in every way; a write can be told to fail.
+It keeps the promises of ``reactor.engine.store`` and nothing more: one head that nodes take turns in, snapshots of what a node
+wrote or was told to have learned, a log of before and after, and wake-ups that may be lost. Every
+operation first yields a number of times that the seed decides, so that runs interleave in every way; a write can be told to fail.
 """
 
 from __future__ import annotations
@@ -10,11 +10,25 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 
-from reactor.engine.store import Commit, LogEntry, LoggedWrite, RequestKey, RequestRecord, Row, StoredTable, StoreSnapshot, Ts
-from reactor.errors import StoreFull
+from reactor.engine.store import (
+    Commit,
+    LogEntry,
+    LoggedWrite,
+    News,
+    RequestKey,
+    RequestRecord,
+    RequestRepeated,
+    Row,
+    StoredTable,
+    StoreSnapshot,
+    Ts,
+    Write,
+)
+from reactor.errors import StoreFull, StoreUnavailable
 from reactor.schema.catalog import IndexDef, Table
 
 Rows = Mapping[str, tuple[Ts, str, tuple[bytes, ...]]]
@@ -33,6 +47,19 @@ class Database:
     def __post_init__(self) -> None:
         self.random = random.Random(self.seed)
         self.lock = asyncio.Lock()
+        self.states: list[tuple[Ts, Mapping[str, Rows], Mapping[RequestKey, RequestRecord]]] = []
+        self.wakes: list[Callable[[], None]] = []
+        self.remember()
+
+    def remember(self) -> None:
+        """Keep the database as of now, for snapshots."""
+        self.states.append((self.head, dict(self.tables), dict(self.requests)))
+
+    def notify(self) -> None:
+        """Wake some of the nodes; the others hear nothing."""
+        for wake in self.wakes:
+            if self.random.random() < 0.7:
+                wake()
 
     async def suspend(self, most: int = 3) -> None:
         for _ in range(self.random.randint(0, most)):
@@ -42,9 +69,8 @@ class Database:
 class ModelSnapshot:
     def __init__(self, store: ModelStore) -> None:
         self._store = store
-        self._tables = dict(store.database.tables)
-        self._requests = dict(store.database.requests)
-        self.ts = store.database.head
+        self.ts = store.learned
+        _, self._tables, self._requests = next(state for state in reversed(store.database.states) if state[0] <= self.ts)
         self.released = False
 
     async def get(self, table: Table, id: str) -> Row | None:
@@ -86,10 +112,14 @@ class ModelHead:
 
     async def write(self, commits: Sequence[Commit]) -> None:
         await self._store.suspend(8)
+        database = self._store.database
         if self._store.failures > 0:
             self._store.failures -= 1
+            if database.random.random() < 0.5:
+                raise StoreUnavailable("the model's connection was lost before the commit")
             raise StoreFull("the model's disk is full")
-        database = self._store.database
+        if any(commit.request in database.requests for commit in commits):
+            raise RequestRepeated("the model has that request")
         for commit in commits:
             if not commit.writes and commit.request is None:
                 continue
@@ -109,6 +139,9 @@ class ModelHead:
             if commit.request is not None:
                 assert commit.request not in database.requests, "a request was written twice"
                 database.requests[commit.request] = RequestRecord(commit.ts, commit.result, commit.log_lines)
+        database.remember()
+        self.ts = self._store.learned = database.head
+        database.notify()
 
 
 class ModelStore:
@@ -118,6 +151,10 @@ class ModelStore:
         self.database = database
         self.exclusive = exclusive
         self.failures = 0  # how many of the next writes fail
+        self.learned = database.head
+        self.wake: Callable[[], None] = lambda: None
+        self.behind_s = 0.0
+        self.trouble: str | None = None
 
     async def suspend(self, most: int = 3) -> None:
         await self.database.suspend(most)
@@ -129,6 +166,35 @@ class ModelStore:
     async def head(self) -> AsyncIterator[ModelHead]:
         async with self.database.lock:
             yield ModelHead(self)
+
+    def head_for_push(self) -> AbstractAsyncContextManager[ModelHead]:
+        return self.head()
+
+    def pushing(self, tables: Sequence[Table]) -> AbstractAsyncContextManager[None]:
+        return contextlib.nullcontext()
+
+    async def news(self, after: Ts) -> News:
+        await self.suspend()
+        if self.database.random.random() < 0.05:
+            asyncio.get_running_loop().call_soon(self.wake)  # as soon as it is there again
+            raise StoreUnavailable("the model's connection was lost")
+        news = News(self.database.head, [entry for entry in self.database.log if entry.ts > after])
+        await self.suspend()
+        return news
+
+    def learn(self, ts: Ts, writes: Sequence[Write] = ()) -> None:
+        assert ts >= self.learned, "what is learned comes in order"
+        self.learned = ts
+
+    def on_news(self, wake: Callable[[], None]) -> None:
+        self.wake = wake
+        self.database.wakes.append(wake)
+
+    async def newest(self) -> Ts:
+        await self.suspend()
+        ts = self.database.head
+        await self.suspend()
+        return ts
 
     async def log_after(self, ts: Ts, *, until: Ts | None = None, limit: int = 1000) -> list[LogEntry]:
         await self.suspend()

@@ -1,16 +1,18 @@
-"""The stores that the contract suite runs over. Another store joins by adding its place to ``PLACES``."""
+"""The stores that the contract suite runs over."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Protocol
 
 import pytest
 
 from reactor.engine.store import Store
+from reactor.stores.postgres import PostgresStore
 from reactor.stores.sqlite import SqliteStore
 from tests.stores.library import Book, Library, Reader, catalog_of, push
+from tests.support.postgres import database
 
 
 class Place(Protocol):
@@ -27,7 +29,12 @@ class SqlitePlace:
         return SqliteStore.open(self.path)
 
 
-PLACES: dict[str, Callable[[Path], Place]] = {"sqlite": SqlitePlace}
+class PostgresPlace:
+    def __init__(self, url: str) -> None:
+        self.url = url
+
+    async def open(self) -> Store:
+        return await PostgresStore.open(self.url)
 
 
 @pytest.fixture
@@ -35,10 +42,14 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
-@pytest.fixture(params=PLACES)
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
+@pytest.fixture(params=["sqlite", "postgres"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
     """An empty place."""
-    return PLACES[request.param](tmp_path)
+    if request.param == "sqlite":
+        yield SqlitePlace(tmp_path)
+    else:
+        with database(request.getfixturevalue("postgres_url")) as url:
+            yield PostgresPlace(url)
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import pytest
 from reactor.engine.store import RequestKey, Ts
 from reactor.errors import StoreLocked
 from reactor.stores.sqlite import SqliteStore
-from reactor.stores.sqlite_writer import Turns
+from reactor.stores.turns import Turns
 from tests.stores.library import Book, Library, catalog_of, push, titles
 
 pytestmark = pytest.mark.anyio

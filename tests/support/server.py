@@ -35,15 +35,18 @@ class Server:
         data: a folder for the database and the log of what the server prints.
         app: the folder with schema.py and app_functions/.
         command: "dev", or "start" for production.
+        db: the database; None: a file in ``data``.
         options: further command line options.
     """
 
-    def __init__(self, data: Path, *, app: Path = CLIENTS_APP, command: str = "dev", options: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, data: Path, *, app: Path = CLIENTS_APP, command: str = "dev", db: str | None = None, options: tuple[str, ...] = ()
+    ) -> None:
         self.app = app
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
-        self.log = data / "server.log"
-        self.arguments = [str(REACTOR), command, "--port", str(self.port), "--db", str(data / "test.db"), *options]
+        self.log = data / f"server-{self.port}.log"
+        self.arguments = [str(REACTOR), command, "--port", str(self.port), "--db", db or _database(data), *options]
         self.process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Server:
@@ -113,3 +116,11 @@ class Server:
 
     def output(self) -> str:
         return self.log.read_text(errors="replace")[-10_000:]
+
+
+def _database(folder: Path) -> str:
+    if os.environ.get("REACTOR_TEST_STORE") != "postgres":
+        return str(folder / "test.db")
+    from tests.support.postgres import new_database
+
+    return new_database(os.environ["REACTOR_TEST_POSTGRES_URL"])

@@ -1,0 +1,129 @@
+"""Hearing of other nodes' commits: the log is the truth, a notification only wakes whoever reads it.
+
+One connection listens. Listening comes first, then the head is read, then it waits: a commit in between is in one or the other.
+Notifications are lost while a connection is down, and a connection that is cut off stays silent; so the head is also read on a
+timer, and after every reconnect. The same connection answers where the head is now, for those that must see all that was
+committed before they asked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from reactor.engine.store import Ts
+from reactor.errors import StoreError
+from reactor.stores.postgres_connections import ERRORS, RECONNECT_S, Connection, Server
+from reactor.stores.postgres_group import CHANNEL
+from reactor.stores.postgres_head import PostgresHead
+from reactor.stores.postgres_snapshots import Snapshots
+
+__all__ = ["Follower"]
+
+logger = logging.getLogger(__name__)
+
+#: How often the head is read when nothing is heard.
+POLL_S = 1.0
+
+#: A head that does not come for so long does not come over this connection.
+ANSWER_S = 3.0
+
+
+class Follower:
+    """See the module. ``wake`` is called whenever the log may have more than the node has applied."""
+
+    def __init__(self, server: Server, snapshots: Snapshots, head: PostgresHead) -> None:
+        self.wake: Callable[[], None] = lambda: None
+        self._server = server
+        self._snapshots = snapshots
+        self._head = head
+        self._asked: list[asyncio.Future[Ts]] = []  # wait for a head read that begins after they asked
+        self._go = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._seen = snapshots.ts  # a head that was read, and when that read began
+        self._seen_at = self._sure_at = asyncio.get_running_loop().time()
+
+    @property
+    def behind_s(self) -> float:
+        """How long ago, beyond the usual, the node last was sure to have applied all there was, in seconds."""
+        if self._snapshots.ts >= self._seen:
+            self._sure_at = self._seen_at
+        return max(0.0, asyncio.get_running_loop().time() - self._sure_at - POLL_S)
+
+    def start(self) -> None:
+        self._task = asyncio.create_task(self._run(), name="reactor-follower")
+
+    async def newest(self) -> Ts:
+        """The head at some moment after the call. Cancelling is safe.
+
+        Raises:
+            StoreError: the database does not answer.
+        """
+        future: asyncio.Future[Ts] = asyncio.get_running_loop().create_future()
+        self._asked.append(future)
+        self._go.set()
+        return await future
+
+    async def close(self) -> None:
+        """End it. Idempotent."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait((self._task,))
+        self._answer(StoreError(f"{self._server.name}: the store is closed"))
+
+    async def _run(self) -> None:
+        while True:
+            connection: Connection | None = None
+            try:
+                connection = await self._server.connect()
+                await connection.add_listener(CHANNEL, self._heard)
+                while True:
+                    self._go.clear()
+                    await self._look(connection)
+                    if self._asked:
+                        continue
+                    try:
+                        async with asyncio.timeout(POLL_S):
+                            await self._go.wait()
+                    except TimeoutError:
+                        pass
+            except (*ERRORS, StoreError) as error:
+                self._answer(self._server.error(error))
+                logger.debug("listening failed: %s", error)
+                await asyncio.sleep(RECONNECT_S)
+            finally:
+                if connection is not None:
+                    connection.terminate()
+
+    async def _look(self, connection: Connection) -> None:
+        asked, self._asked = self._asked, []
+        began = asyncio.get_running_loop().time()
+        try:
+            ts, version, schema = await connection.fetchrow("SELECT head_ts, tables_version, schema FROM _reactor_head", timeout=ANSWER_S)
+        except BaseException:
+            self._asked += asked
+            raise
+        if self._snapshots.ts >= self._seen:
+            # Else the one before is still to be reached; a head that always runs ahead would never be.
+            self._sure_at = self._seen_at
+            self._seen, self._seen_at = ts, began
+        # Not of what was read before this node pushed its own.
+        if version >= self._head.schema_since:
+            self._head.outdated = self._head.schema not in (None, schema)
+        for future in asked:
+            if not future.done():
+                future.set_result(ts)
+        if ts > self._snapshots.ts:
+            self.wake()
+
+    def _heard(self, connection: Any, pid: int, channel: str, payload: object) -> None:
+        if pid != self._head.pid:  # not of this node's own commit
+            self.wake()
+
+    def _answer(self, error: StoreError) -> None:
+        asked, self._asked = self._asked, []
+        for future in asked:
+            if not future.done():
+                future.set_exception(error)

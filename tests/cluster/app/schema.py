@@ -1,0 +1,17 @@
+from __future__ import annotations
+
+from reactor import Document, Index
+
+
+class Account(Document, table="accounts"):
+    number: float
+    balance: float
+
+    by_number = Index("number")
+
+
+class Listing(Document, table="lists"):
+    key: str
+    values: list[float]
+
+    by_key = Index("key")
