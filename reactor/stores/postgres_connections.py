@@ -114,7 +114,7 @@ class Server:
                 return StoreReadOnly(f"{self.name}: {error}. The user must own the database, or be granted CREATE on its schema")
         if is_lost(error):
             reason = str(error) or type(error).__name__
-            return StoreUnavailable(f"{self.name}: the database does not answer ({reason}). It is tried again until it does")
+            return StoreUnavailable(f"{self.name}: the database does not answer ({reason}). Check that it runs and can be reached")
         return StoreError(f"{self.name}: {error}")
 
 
