@@ -113,6 +113,9 @@ def supervise(listening: Sequence[socket.socket], logs: Logs, workers: int = 1) 
     for number in _SIGNALS:
         signal.signal(number, stop)
 
+    if workers == 1:
+        return supervisors[0].run()
+
     def watch(supervisor: _Supervisor) -> int:
         status = supervisor.run()
         if status:
