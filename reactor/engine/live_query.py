@@ -101,7 +101,7 @@ class Subscription(Generic[O]):
             # Not in the task itself: one that is cancelled before its first step never comes to its `finally`.
             later.add_done_callback(lambda _: pin.release())
             return later
-        if self._foreign(outcome):
+        if outcome.identity_used and self._foreign(outcome):
             return self.at(pin)
         return outcome
 

@@ -5,7 +5,7 @@ A query's value is spliced in as the bytes it was encoded to once, however many 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, TypeAlias
@@ -43,6 +43,9 @@ __all__ = [
 
 PING = b'{"type":"Ping"}'
 
+#: Clients of one query take the same step at the same time: the last few are kept, unless they are large.
+_STEPS, _STEP_BYTES = 64, 16 * 1024
+
 
 def query_updated(query_id: QueryId, body: bytes) -> bytes:
     """A modification: the query has the result that ``updated_body`` gave ``body`` for."""
@@ -70,19 +73,14 @@ def query_removed(query_id: QueryId) -> bytes:
     return b'{"type":"QueryRemoved","queryId":%d}' % query_id
 
 
-def transition(
-    start: StateVersion, end: StateVersion, modifications: Iterable[bytes], *, clock_skew_ms: int | None, server_ns: int
-) -> bytes:
+def transition(start: StateVersion, end: StateVersion, modifications: Sequence[bytes], server_ns: int, clock_skew_ms: int | None) -> bytes:
     """The step from one state version to the next."""
+    if len(modifications) == 1 and len(modifications[0]) <= _STEP_BYTES:
+        step = _small_step(start, end, modifications[0], server_ns)
+    else:
+        step = _step(start, end, b",".join(modifications), server_ns)
     # A null skew makes the JavaScript client complain at every transition: left out instead.
-    skew = b"" if clock_skew_ms is None else b',"clientClockSkew":%d' % clock_skew_ms
-    return b'{"type":"Transition","startVersion":%s,"endVersion":%s,"modifications":[%s]%s,"serverTs":%d}' % (
-        _version(start),
-        _version(end),
-        b",".join(modifications),
-        skew,
-        server_ns,
-    )
+    return step + (b"}" if clock_skew_ms is None else b',"clientClockSkew":%d}' % clock_skew_ms)
 
 
 def mutation_response(request_id: RequestId, *, value: bytes, ts: int, log_lines: Sequence[str]) -> bytes:
@@ -155,7 +153,19 @@ def _lines(lines: Sequence[str]) -> bytes:
     return b"[%s]" % b",".join(map(text, lines)) if lines else b"[]"
 
 
-@lru_cache(maxsize=1024)  # clients of one query move from one version to the next together
+def _step(start: StateVersion, end: StateVersion, modifications: bytes, server_ns: int) -> bytes:
+    return b'{"type":"Transition","startVersion":%s,"endVersion":%s,"modifications":[%s],"serverTs":%d' % (
+        _version(start),
+        _version(end),
+        modifications,
+        server_ns,
+    )
+
+
+_small_step = lru_cache(maxsize=_STEPS)(_step)
+
+
+@lru_cache(maxsize=1024)
 def _version(version: StateVersion) -> bytes:
     return b'{"querySet":%d,"identity":%d,"ts":"%s"}' % (version.query_set, version.identity, encode_ts(version.ts).encode())
 

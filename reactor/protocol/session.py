@@ -217,14 +217,15 @@ class Session(Generic[R]):
         self._owed = False
         return round
 
-    def end_round(self, round: Round[R], ts: int, results: Iterable[tuple[Query[R], R]], *, server_ns: int) -> bytes:
+    def end_round(self, round: Round[R], ts: int, results: Iterable[tuple[Query[R], R]], server_ns: int) -> bytes:
         """The transition to ``ts``.
 
         Args:
             results: of the round's queries, all true at ``ts``.
+            server_ns: the time, since the epoch.
         """
         assert ts >= self.sent.ts, "a client's ts never goes back"
-        modifications = [wire.query_removed(query_id) for query_id in round.removed]
+        modifications = [wire.query_removed(query_id) for query_id in round.removed] if round.removed else []
         for query, result in results:
             if self.queries.get(query.query_id) is not query:
                 # Removed while it was evaluated: the next transition says so. It was never told of, or is left as it was.
@@ -237,7 +238,7 @@ class Session(Generic[R]):
             query.sent = result
             modifications.append(_modification(query.query_id, result))
         end = StateVersion(round.query_set, round.identity, ts)
-        frame = wire.transition(self.sent, end, modifications, clock_skew_ms=self.clock_skew_ms, server_ns=server_ns)
+        frame = wire.transition(self.sent, end, modifications, server_ns, self.clock_skew_ms)
         self.sent = end
         self._transitions += 1
         return frame
@@ -277,14 +278,16 @@ class Session(Generic[R]):
         self._respond(wire.failure_response(kind, request_id, message=error.message, data=error.data, log_lines=result.log_lines))
 
 
-class _Bodies:
-    """The last result that was encoded: it goes to one watcher after another."""
+class _Modifications:
+    """The last result that was encoded: it goes to one watcher after another, most of whom gave it the same id."""
 
     def __init__(self) -> None:
         self._result: Result | None = None
         self._body = b""
+        self._query_id = QueryId(-1)
+        self._modification = b""
 
-    def of(self, result: Result) -> bytes:
+    def of(self, query_id: QueryId, result: Result) -> bytes:
         if result is not self._result:
             if result.ok:
                 self._body = wire.updated_body(result.value, result.log_lines, result.journal)
@@ -292,11 +295,11 @@ class _Bodies:
                 error = result.error
                 self._body = wire.failed_body(error.message, error.data, result.log_lines, result.journal)
             self._result = result
-        return self._body
+        elif query_id == self._query_id:
+            return self._modification
+        self._query_id = query_id
+        self._modification = (wire.query_updated if result.ok else wire.query_failed)(query_id, self._body)
+        return self._modification
 
 
-_bodies = _Bodies()
-
-
-def _modification(query_id: QueryId, result: Result) -> bytes:
-    return (wire.query_updated if result.ok else wire.query_failed)(query_id, _bodies.of(result))
+_modification = _Modifications().of

@@ -110,8 +110,7 @@ class Connections:
         self.stopping = False
         self._open: set[_Connection] = set()
         self._work: set[asyncio.Task[None]] = set()  # mutations and actions, which outlive the connection that asked
-        self._due: dict[_Connection, None] = {}  # whose clients may be owed something
-        self._scheduled = False
+        self._due: dict[_Connection, None] = {}  # whose clients may be owed something; a pass over them is scheduled unless it is empty
 
     def __len__(self) -> int:
         return len(self._open)
@@ -149,30 +148,37 @@ class Connections:
 
     def schedule(self, connection: _Connection) -> None:
         """Have ``connection`` send what its client is owed, together with all others of this turn of the loop."""
-        self._due[connection] = None
-        if not self._scheduled:
-            self._scheduled = True
+        if not self._due:
             asyncio.get_running_loop().call_soon(self._flush)
+        self._due[connection] = None
+
+    def now(self) -> _Moment:
+        """The newest state. Its pin is the caller's to release."""
+        return _Moment(self.engine.pin(), self.engine.behind_s <= STALE_S, self.runtime.now_ns(), self.runtime.monotonic_s())
 
     def _flush(self) -> None:
         """One pass over the connections that are due, at one snapshot."""
-        self._scheduled = False
         due, self._due = self._due, {}
         until = time.perf_counter() + BREATH_S
         try:
-            pin = self.engine.pin()
+            moment = self.now()
         except Exception as error:
             for connection in due:
                 connection.fail(error)
             return
+        todo = iter(due)
         try:
-            for connection in due:
+            for connection in todo:
+                connection.flush(moment)
                 if time.perf_counter() > until:
-                    self.schedule(connection)
-                else:
-                    connection.flush(pin)
+                    break
         finally:
-            pin.release()
+            moment.pin.release()
+        rest = dict.fromkeys(todo)
+        if rest:
+            if not self._due:
+                asyncio.get_running_loop().call_soon(self._flush)
+            self._due = rest | self._due
 
     async def stop(self, grace_s: float) -> None:
         """Accept nothing more, finish what runs for at most ``grace_s`` seconds, then close every connection."""
@@ -224,6 +230,16 @@ class _Watch:
 
 
 @dataclass(slots=True)
+class _Moment:
+    """What the connections that are served in one pass are shown."""
+
+    pin: Pin
+    followed: bool  # whether this node has learned of other nodes' commits until lately
+    server_ns: int
+    monotonic_s: float
+
+
+@dataclass(slots=True)
 class _Waiting:
     """A round some of whose queries suspend. Holds ``pin``."""
 
@@ -244,6 +260,7 @@ class _Connection:
         self._client = client
         self._send = send
         self._direct = direct
+        self._whole_bytes = connections.limits.sent_frame_size_bytes
         self._session_id: str | None = None
         self._caller = Caller(origin="sync", request_id=connections.runtime.random_bytes(8).hex())
         self._shown = ANONYMOUS
@@ -487,12 +504,12 @@ class _Connection:
         elif self._woken is not None and not self._woken.done():
             self._woken.set_result(None)
 
-    def flush(self, pin: Pin) -> None:
-        """Send what the client is owed, as of ``pin``; what has to wait is left to a task."""
+    def flush(self, moment: _Moment) -> None:
+        """Send what the client is owed at ``moment``; what has to wait is left to a task."""
         if self._sending is not None or self._ended:
             return
         try:
-            frames, waiting = self._owed(pin)
+            frames, waiting = self._owed(moment)
         except Exception as error:
             self.fail(error)
             return
@@ -500,7 +517,7 @@ class _Connection:
             if not frames:
                 return
             if self._direct is not None and self._direct.send_now(frames):
-                self._sent_at = self._all.runtime.monotonic_s()
+                self._sent_at = moment.monotonic_s
                 return
         self._sending = asyncio.ensure_future(self._send_all(frames, waiting))
 
@@ -510,36 +527,40 @@ class _Connection:
             _log.error("a connection failed", exc_info=error)
             self._close(_Closed(1011, "InternalServerError"))
 
-    def _owed(self, pin: Pin) -> tuple[list[bytes], _Waiting | None]:
-        """The frames that the client is owed as of ``pin``, or those that go before a round that has to wait."""
+    def _owed(self, moment: _Moment) -> tuple[list[bytes], _Waiting | None]:
+        """The frames that the client is owed at ``moment``, or those that go before a round that has to wait."""
         session = self.session
         # A response whose commit this snapshot shows was queued before the snapshot was taken: it goes first.
-        frames = self._responses()
-        if self._shown.proof is not None and session.wants_round:
+        frames = self._responses() if session.responses else []
+        wants_round = session.wants_round
+        if wants_round and self._shown.proof is not None:
             self._close_if_identity_ended()
         if self._closing is not None:
             return frames, None
-        if session.wants_round and self._is_current(pin):
-            round = session.begin_round()
-            results = [(query, query.subscription.at(pin)) for query in round.queries]
-            for _, result in results:
-                if isinstance(result, asyncio.Future):
+        if wants_round and not self._catching_up:
+            pin = moment.pin
+            # What is older than the client has seen, or may be, waits until this node has caught up with the others.
+            if self._caught_up and pin.ts >= self._least_ts and moment.followed:
+                round = session.begin_round()
+                results = []
+                waits = False
+                for query in round.queries:
+                    result = query.subscription.at(pin)
+                    waits = waits or isinstance(result, asyncio.Future)
+                    results.append((query, result))
+                if waits:
                     return frames, _Waiting(round, results, pin.retain())
-            frames += self._end_round(round, pin, results)
+                frame = session.end_round(round, pin.ts, results, moment.server_ns)
+                if len(frame) <= self._whole_bytes:
+                    frames.append(frame)
+                else:
+                    frames += self._chunks(frame)
+            else:
+                self._begin_to_catch_up()
         elif self._ping_due and not frames:
             frames.append(wire.PING)
         self._ping_due = False
         return frames, None
-
-    def _is_current(self, pin: Pin) -> bool:
-        """Whether the client may be shown the state at ``pin``; else it waits until this node has caught up with the others."""
-        engine = self._all.engine
-        if self._catching_up:
-            return False
-        if self._caught_up and pin.ts >= self._least_ts and engine.behind_s <= STALE_S:
-            return True
-        self._begin_to_catch_up()
-        return False
 
     def _begin_to_catch_up(self) -> None:
         self._catching_up = True
@@ -577,12 +598,12 @@ class _Connection:
                 wants_round = self.session.wants_round and not self._catching_up
                 if not wants_round and not self.session.responses and not self._ping_due:
                     return
-                pin = self._all.engine.pin()
+                moment = self._all.now()
                 try:
-                    frames, waiting = self._owed(pin)
+                    frames, waiting = self._owed(moment)
                 finally:
                     # Before anything is sent: for a client that does not read, sending waits without an end.
-                    pin.release()
+                    moment.pin.release()
         except OSError:
             pass  # the client is gone, which the reader is told too: it ends the connection
         except Exception as error:
@@ -608,23 +629,19 @@ class _Connection:
             if self._closing is not None:
                 return self._responses()
             settled = [(query, result.result() if isinstance(result, asyncio.Future) else result) for query, result in waiting.results]
-            return self._responses() + self._end_round(waiting.round, waiting.pin, settled)
+            frame = self.session.end_round(waiting.round, waiting.pin.ts, settled, self._all.runtime.now_ns())
+            return self._responses() + self._chunks(frame)
         finally:
             self._woken = None
             waiting.pin.release()
 
-    def _end_round(self, round: Round[Outcome], pin: Pin, results: list[tuple[Query[Outcome], Any]]) -> list[bytes]:
-        return self._transition(self.session.end_round(round, pin.ts, results, server_ns=self._all.runtime.now_ns()))
-
-    def _transition(self, frame: bytes) -> list[bytes]:
-        size = self._all.limits.sent_frame_size_bytes
-        if len(frame) > size and self._client is not None and self._client.takes_chunks:
-            return wire.chunks(frame, size, self.session.transition_id)
-        return [frame]
+    def _chunks(self, transition: bytes) -> list[bytes]:
+        if len(transition) <= self._whole_bytes or self._client is None or not self._client.takes_chunks:
+            return [transition]
+        return wire.chunks(transition, self._whole_bytes, self.session.transition_id)
 
     def _responses(self) -> list[bytes]:
-        responses = self.session.responses
-        return [self.session.take_response() for _ in range(len(responses))] if responses else []
+        return [self.session.take_response() for _ in range(len(self.session.responses))]
 
     async def _frame(self, frame: bytes) -> None:
         # Waits while the socket's buffer is full: that is what makes a slow reader skip states instead of piling them up.

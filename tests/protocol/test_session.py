@@ -52,7 +52,7 @@ def modify(session: Session[Result], *items: Add | Remove, new: int | None = Non
 def round_of(session: Session[Result], ts: int, result: Result) -> dict[str, Any]:
     """One round in which every query gives this."""
     begun = session.begin_round()
-    frame: dict[str, Any] = json.loads(session.end_round(begun, ts, [(query, result) for query in begun.queries], server_ns=1))
+    frame: dict[str, Any] = json.loads(session.end_round(begun, ts, [(query, result) for query in begun.queries], 1))
     return frame
 
 
