@@ -191,14 +191,14 @@ class PostgresStore:
             connection.terminate()
 
     async def create_table(self, name: str) -> StoredTable:
-        await self._change(lambda connection, tables: postgres_tables.add_table(connection, name))
+        await self._change(lambda connection: postgres_tables.add_table(connection, name))
         return self._snapshots.tables[1][name].stored
 
     async def create_index(self, table: str, name: str, fields: tuple[str, ...]) -> None:
-        await self._change(lambda connection, tables: postgres_tables.add_index(connection, self._table(table), name, fields))
+        await self._change(lambda connection: postgres_tables.add_index(connection, self._table(table), name, fields))
 
     async def fill_index(self, table: str, name: str, rows: Sequence[tuple[str, Ts, bytes]]) -> None:
-        await self._change(lambda connection, tables: postgres_tables.fill_index(connection, self._table(table), name, rows))
+        await self._change(lambda connection: postgres_tables.fill_index(connection, self._table(table), name, rows))
 
     async def build_index(self, table: str, name: str) -> None:
         stored = self._table(table)
@@ -213,7 +213,7 @@ class PostgresStore:
             StoreError: a document has no key in an index that would become ready; nothing has changed.
         """
 
-        async def finish(connection: Connection, stored: Mapping[str, SqlTable]) -> None:
+        async def finish(connection: Connection) -> None:
             changed = [table for table in tables if not is_finished(self._table(table.name), table)]
             await postgres_tables.finish(connection, [(self._table(table.name), table) for table in changed])
 
@@ -255,9 +255,9 @@ class PostgresStore:
         """Change the stored schema. Commits, and other nodes, pass between the attempts to have a table for itself."""
         self._snapshots.check_open()
 
-        async def attempt(connection: Connection, tables: Mapping[str, SqlTable]) -> None:
+        async def attempt(connection: Connection) -> None:
             await connection.execute(CHANGE_LOCK_TIMEOUT)
-            await work(connection, tables)
+            await work(connection)
 
         for left in reversed(range(CHANGE_ATTEMPTS)):
             try:
@@ -272,9 +272,11 @@ class PostgresStore:
         """Empty the column of a dropped index. While a snapshot still reads the table it is left to the next time."""
         after: str | None = ""
 
-        async def step(connection: Connection, tables: Mapping[str, SqlTable]) -> None:
+        async def step(connection: Connection) -> None:
             nonlocal after
-            assert after is not None
+            if after is None or index not in self._table(table.name).indexes:
+                after = None  # another node has emptied it, and the column may have an index again
+                return
             await connection.execute(CHANGE_LOCK_TIMEOUT)
             after = await postgres_tables.sweep(connection, table, index, after, SWEEP_ROWS)
 

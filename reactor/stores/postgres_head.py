@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from secrets import token_hex
 from types import TracebackType
@@ -26,15 +26,15 @@ from reactor.stores.postgres_connections import ERRORS, RECONNECT_S, Connection,
 from reactor.stores.postgres_group import CHANNEL, write_group
 from reactor.stores.postgres_log import News, read_news
 from reactor.stores.postgres_snapshots import Snapshots
-from reactor.stores.postgres_tables import SqlTable, load_tables
+from reactor.stores.postgres_tables import load_tables
 from reactor.stores.turns import Shield
 
 __all__ = ["PostgresHead", "Work"]
 
 T = TypeVar("T")
 
-#: Changes something in the transaction that holds the head, given the tables as they are.
-Work: TypeAlias = Callable[[Connection, Mapping[str, SqlTable]], Awaitable[None]]
+#: Changes something in the transaction that holds the head; the snapshots' ``tables`` are as the database has them.
+Work: TypeAlias = Callable[[Connection], Awaitable[None]]
 
 logger = logging.getLogger(__name__)
 
@@ -299,7 +299,7 @@ class PostgresHead(AbstractAsyncContextManager["PostgresHead"]):
         assert connection is not None, "the head is held"
         try:
             before = await connection.fetchval(VERSION)
-            await work(connection, self._snapshots.tables[1])
+            await work(connection)
             if schema is not None:
                 await connection.execute(
                     "UPDATE _reactor_head SET schema = $1, tables_version = tables_version + 1 WHERE schema <> $1", schema

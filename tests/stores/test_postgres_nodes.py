@@ -1,0 +1,60 @@
+"""Two stores on one Postgres database, where one has not heard of what the other did."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+
+from reactor.engine.store import StoredIndex, Ts
+from reactor.schema import Document, Index
+from reactor.stores.postgres import PostgresStore
+from tests.stores.library import Book, Library, catalog_of, push, titles
+from tests.support.postgres import database
+
+pytestmark = pytest.mark.anyio
+
+
+class PlainBook(Document, table="books"):
+    title: str
+    shelf: str = ""
+    year: float = 0.0
+
+
+class TitledBook(PlainBook, table="books"):
+    by_title = Index("title")
+
+
+@pytest.fixture
+def url(postgres_url: str) -> Iterator[str]:
+    with database(postgres_url) as url:
+        yield url
+
+
+@pytest.fixture
+async def store(url: str) -> AsyncIterator[PostgresStore]:
+    store = await PostgresStore.open(url)
+    yield store
+    await store.close()
+
+
+async def test_the_column_of_a_dropped_index_that_is_used_again_is_left_alone(store: PostgresStore, url: str) -> None:
+    library = Library(store, await push(store, catalog_of(Book)))
+    write = library.add("Emma")
+    ts = await library.put(write)
+    await store.finish_schema([catalog_of(PlainBook).tables["books"]])
+    late = await PostgresStore.open(url)
+    try:
+        await store.trim(log_before=Ts(0), requests_before=Ts(0))
+        table = catalog_of(TitledBook).tables["books"]
+        await store.create_index("books", "by_title", ("title",))
+        await store.fill_index("books", "by_title", [(write.id, ts, table.keys_of_json(library.now[write.id])[1])])
+        await store.finish_schema([table])
+        await late.trim(log_before=Ts(0), requests_before=Ts(0))
+        for each in (store, late):
+            assert StoredIndex("by_title", ("title",), True) in each.tables()["books"].indexes
+            snapshot = each.snapshot()
+            assert await titles(snapshot, table, "by_title", "Emma") == ["Emma"]
+            snapshot.release()
+    finally:
+        await late.close()
