@@ -274,6 +274,7 @@ class _Connection:
         self._closing: _Closed | None = None
         self._deadline = asyncio.timeout(None)  # set once it is to be closed
         self._sending: asyncio.Task[None] | None = None
+        self._handed: _Waiting | None = None  # to that task, which has not begun: cancelled then, it never would
         self._woken: asyncio.Future[None] | None = None  # resolved by ``wake`` while a round waits
         self._sent_at = connections.runtime.monotonic_s()
         self._ping_due = False
@@ -310,6 +311,9 @@ class _Connection:
             self.session.queries.clear()
             if self._sending is not None:
                 self._sending.cancel()
+            if self._handed is not None:
+                self._handed.pin.release()
+                self._handed = None
 
     def accept_nothing(self) -> None:
         """Ignore what the client sends from now on: it sends it again to whoever serves it next."""
@@ -321,7 +325,7 @@ class _Connection:
             return None
         self._close(_Closed(code, reason))
         if self._sending is None:
-            self._sending = asyncio.ensure_future(self._send_all(self._responses(), None))
+            self._sending = asyncio.ensure_future(self._send_all(self._responses()))
         return self._sending
 
     # --- reading
@@ -519,7 +523,8 @@ class _Connection:
             if self._direct is not None and self._direct.send_now(frames):
                 self._sent_at = moment.monotonic_s
                 return
-        self._sending = asyncio.ensure_future(self._send_all(frames, waiting))
+        self._handed = waiting
+        self._sending = asyncio.ensure_future(self._send_all(frames))
 
     def fail(self, error: Exception) -> None:
         """A bug of ours: the client reconnects to a fresh state."""
@@ -581,8 +586,9 @@ class _Connection:
             self._close(_Closed(1011, "InternalServerError"))
         self.wake()
 
-    async def _send_all(self, frames: list[bytes], waiting: _Waiting | None) -> None:
+    async def _send_all(self, frames: list[bytes]) -> None:
         """Send ``frames``, then whatever is owed until nothing is; close when told to."""
+        waiting, self._handed = self._handed, None
         try:
             while True:
                 for frame in frames:

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from reactor.engine.store import Ts
 from reactor.testing import TestBackend
-from tests.server.gates import gate
+from tests.server.gates import gate, turns
 from tests.server.support import ADMIN_KEY, APP, SmallBackend, socket
 from tests.support.sockets import Closed, Refused, ts_of
 
@@ -352,3 +353,13 @@ async def test_a_mutation_ends_although_its_client_went(t: TestBackend) -> None:
             break
     assert len(t._server.connections) == 0
     t._engine.live.check_invariants()
+
+
+@pytest.mark.parametrize("turns_later", range(12))
+async def test_a_client_that_leaves_while_its_queries_wait_leaves_no_snapshot_pinned(t: TestBackend, turns_later: int) -> None:
+    async with socket(t) as client:
+        client.subscribe("gated:slowly", list="a")
+        await turns(turns_later)
+    await turns(30)
+    engine = t._runner.engine
+    assert engine._pins.oldest(Ts(engine.head_ts + 1)) == engine.head_ts + 1
