@@ -37,7 +37,7 @@ _RANGE = re.compile(r"bytes=(\d*)-(\d*)")
 #: Digits of a position in a file: more are past the end of every file.
 _RANGE_DIGITS = 18
 #: Shown by browsers where a page is navigated to; all others are saved. None of these runs anything.
-_SHOWN = re.compile(r"(image/(?!svg)|audio/|video/|font/|text/plain|application/pdf)", re.IGNORECASE)
+_SHOWN = re.compile(r"image/(?!svg)|audio/|video/|font/|text/plain\Z|application/pdf\Z")
 #: Browsers show it by a part of their own that does not run in a sandbox.
 _PDF = "application/pdf"
 
@@ -243,15 +243,17 @@ def _range(header: bytes, size: int) -> tuple[int, int]:
 def _served_as(file: StoredFile) -> Headers:
     """What tells a browser how to take a file."""
     kind = file.content_type or ""
+    # Of several types browsers take the last, so it counts as none.
+    essence = "" if "," in kind else kind.partition(";")[0].strip().lower()
     headers: Headers = [
         (b"accept-ranges", b"bytes"),
         (b"cache-control", b"private, max-age=2592000"),
         (b"x-content-type-options", b"nosniff"),
         (b"cross-origin-resource-policy", b"cross-origin"),
-        (b"content-disposition", b"inline" if _SHOWN.match(kind) else b"attachment"),
+        (b"content-disposition", b"inline" if _SHOWN.match(essence) else b"attachment"),
     ]
     if kind:
         headers.append((b"content-type", kind.encode()))
-    if not kind.lower().startswith(_PDF):
+    if essence != _PDF:
         headers.append((b"content-security-policy", b"default-src 'none'; style-src 'unsafe-inline'; sandbox"))
     return headers

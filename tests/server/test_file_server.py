@@ -362,6 +362,8 @@ async def test_a_client_that_takes_nothing_is_dropped(caplog: pytest.LogCaptureF
         ("application/xhtml+xml", False),
         ("text/javascript", False),
         ("application/octet-stream", False),
+        ("application/pdf, text/html", False),
+        ("image/png,text/html", False),
         ("", False),
     ],
 )
