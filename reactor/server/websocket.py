@@ -650,8 +650,9 @@ class _Connection:
         return [self.session.take_response() for _ in range(len(self.session.responses))]
 
     async def _frame(self, frame: bytes) -> None:
-        # Waits while the socket's buffer is full: that is what makes a slow reader skip states instead of piling them up.
-        await self._send({"type": "websocket.send", "text": frame.decode()})
+        if self._direct is None or not self._direct.send_now((frame,)):
+            # Waits while the socket's buffer is full: that is what makes a slow reader skip states instead of piling them up.
+            await self._send({"type": "websocket.send", "text": frame.decode()})
         self._sent_at = self._all.runtime.monotonic_s()
 
     async def _end(self, closing: _Closed) -> None:
