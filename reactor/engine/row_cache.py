@@ -25,7 +25,7 @@ from reactor.schema.catalog import IndexDef
 
 __all__ = ["RowCache"]
 
-#: Measured: a row with its text's overhead, keys, and the document made of it, without the text; a point with its ids.
+#: Measured: a row with its text's overhead, keys, and the document made of it, without the text; a point with its ids, without its keys.
 ROW_BYTES = 1600
 POINT_BYTES = 500
 #: Rows of an equality range that is kept.
@@ -39,6 +39,7 @@ class _Point(NamedTuple):
     hi: bytes  # of the interval that begins with the prefix
     ids: tuple[str, ...]  # by ascending key
     keys: tuple[bytes, ...]
+    size_bytes: int
 
 
 class RowCache:
@@ -60,7 +61,7 @@ class RowCache:
         self._points: dict[tuple[str, bytes], _Point] = {}
         self._indexes: dict[str, int] = {}  # those that any point was ever put of, and from which position on moves are noted
         self._written: dict[str, int] = {}  # where each document was last written, above `_remembers`
-        self._moved: dict[tuple[str, bytes], int] = {}  # the same of documents that came into or left a range
+        self._moved: dict[int, int] = {}  # the same of documents that came into or left a range, by the range's hash: it may be long
         self._remembers = 0
         self.position = 0
 
@@ -102,11 +103,13 @@ class RowCache:
             return
         key = (index.ref, prefix)
         noted = self._indexes.setdefault(index.ref, self.position)
-        if position != self.position and not (max(noted, self._remembers) <= position >= self._moved.get(key, 0)):
+        if position != self.position and not (max(noted, self._remembers) <= position >= self._moved.get(hash(key), 0)):
             return
-        if key not in self._points:
-            self._grow(POINT_BYTES)
-        self._points[key] = _Point(position, hi, tuple([row.id for row in rows]), tuple([row.key for row in rows]))
+        self._forget_point(key)
+        keys = tuple([row.key for row in rows])
+        size_bytes = POINT_BYTES + len(prefix) + len(hi) + sum(map(len, keys))
+        self._points[key] = _Point(position, hi, tuple([row.id for row in rows]), keys, size_bytes)
+        self._grow(size_bytes)
 
     def apply(self, writes: Sequence[Write], position: int) -> None:
         """Take a commit that was accepted, or learned of, at ``position``."""
@@ -167,9 +170,14 @@ class RowCache:
                 for key in (before, after):
                     if key is not None:
                         for prefix in table.prefixes(at, key):
-                            self._moved[index.ref, prefix] = self.position
-                            if self._points.pop((index.ref, prefix), None) is not None:
-                                self._bytes -= POINT_BYTES
+                            range = (index.ref, prefix)
+                            self._moved[hash(range)] = self.position
+                            self._forget_point(range)
+
+    def _forget_point(self, key: tuple[str, bytes]) -> None:
+        point = self._points.pop(key, None)
+        if point is not None:
+            self._bytes -= point.size_bytes
 
     def _grow(self, bytes: int) -> None:
         self._bytes += bytes
@@ -179,13 +187,12 @@ class RowCache:
                 row = self._rows.pop(next(iter(self._rows)))
                 self._bytes -= ROW_BYTES + len(row.json)
             elif self._points:
-                del self._points[next(iter(self._points))]
-                self._bytes -= POINT_BYTES
+                self._forget_point(next(iter(self._points)))
             else:
                 return
 
     def check_invariants(self) -> None:
         """Raise AssertionError when the accounts are wrong. For simulations."""
-        held = sum(ROW_BYTES + len(row.json) for row in self._rows.values()) + POINT_BYTES * len(self._points)
+        held = sum(ROW_BYTES + len(row.json) for row in self._rows.values()) + sum(point.size_bytes for point in self._points.values())
         assert held == self._bytes <= self._size_bytes, "the cache's size is wrong"
         assert all(point.since <= self.position for point in self._points.values())

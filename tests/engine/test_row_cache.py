@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import tracemalloc
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -81,6 +82,22 @@ def test_nothing_is_kept_in_no_space() -> None:
     cache.apply([write(2, None, row(2))], 1)
     assert cache.row(item(1), math.inf) is None and cache.row(item(2), math.inf) is None and point(cache, "a", 1) is None
     cache.check_invariants()
+
+
+def test_long_keys_take_no_more_room_than_there_is() -> None:
+    tracemalloc.start()
+    try:
+        cache = RowCache(LARGE)
+        for number in range(100):
+            put_point(cache, f"{number}" + "a" * 100_000)  # ranges that are asked for and hold nothing
+            long = row(number, f"{number}" + "b" * 100_000)
+            cache.apply([write(number, None, long)], 2 * number + 1)
+            cache.apply([write(number, long, None)], 2 * number + 2)
+        cache.check_invariants()
+        del long
+        assert tracemalloc.get_traced_memory()[0] < 2 * LARGE
+    finally:
+        tracemalloc.stop()
 
 
 @given(st.lists(st.tuples(st.integers(0, 9), st.sampled_from("ab"), st.booleans()), max_size=60), st.integers(1, 5))
