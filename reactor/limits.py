@@ -77,6 +77,7 @@ class Limits:
     queries_per_session: int = 10_000
     mutations_queued_per_session: int = 1000
     actions_running_per_session: int = 1000
+    session_requests_bytes: int = 64 * MIB  # paths and arguments of its queries, and of what has not run yet
     http_body_size_bytes: int = 16 * MIB + 2000
     http_batch_queries: int = 1000
     token_size_bytes: int = 16 * KIB  # of an identity provider
@@ -90,6 +91,7 @@ class Limits:
     # One node
     row_cache_bytes: int = 128 * MIB  # documents read or written lately
     results_cached: int = 1000  # of queries asked for once, kept until a commit touches them
+    result_cached_bytes: int = 64 * KIB  # a larger one, with its arguments, is not kept
 
     # Kept in the database
     request_retention_s: float = 14 * 86_400.0

@@ -42,7 +42,8 @@ class Outcome(Protocol):
 
     @property
     def lasting(self) -> bool:
-        """Whether it may be given to one who asks for it later: no failure, whose text names a request, no page, no clock and no dice."""
+        """Whether it may be given to one who asks for it later: not of a failure, whose text names a request, nor of a page, a clock
+        or dice, and not large."""
         ...
 
     @property

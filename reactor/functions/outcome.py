@@ -63,7 +63,9 @@ class Outcome:
     def success(cls, value: bytes, log_lines: tuple[str, ...], invocation: Invocation) -> Outcome:
         """A query's result."""
         pager = invocation.pager
-        lasting = pager.journal is None and not invocation.run.clock_read and not invocation.run.random_used
+        run = invocation.run
+        small = len(value) + len(run.args) <= run.limits.result_cached_bytes
+        lasting = small and pager.journal is None and not run.clock_read and not run.random_used
         return cls(True, value, None, log_lines, pager.journal, invocation.auth.used, pager.joinable, lasting)
 
     @classmethod

@@ -62,6 +62,7 @@ class Query(Generic[R]):
 
     Attributes:
         journal: of its last result; from the client, when it resumes one.
+        held_bytes: what it counts for in the session's.
         sent: what the client was last told.
         subscription: the owner's handle, set when it subscribes.
     """
@@ -70,6 +71,7 @@ class Query(Generic[R]):
     path: str
     args: bytes
     journal: str | None
+    held_bytes: int
     sent: R | None = None
     subscription: Any = None
 
@@ -94,6 +96,7 @@ class Session(Generic[R]):
     Attributes:
         responses: frames of answers, to be sent in order before the next transition.
         mutations_queued, actions_running: requests that have no answer yet.
+        held_bytes: of the queries, and of requests that have not run yet.
         clock_skew_ms: the client's clock minus ours, once it has told.
     """
 
@@ -107,6 +110,7 @@ class Session(Generic[R]):
     identity: IdentityVersion = field(default=IdentityVersion(0))
     mutations_queued: int = 0
     actions_running: int = 0
+    held_bytes: int = 0
     clock_skew_ms: int | None = None
     _owed: bool = False  # a transition, because of a response
     _transitions: int = 0
@@ -118,7 +122,7 @@ class Session(Generic[R]):
 
         Raises:
             ProtocolError: the version or a query id does not follow.
-            Overload: more queries than one session may have, or more removed than it was told of.
+            Overload: more queries than one session may have, or larger ones, or more removed than it was told of.
         """
         if message.base_version != self.query_set:
             raise ProtocolError(f"Base version {message.base_version} passed up doesn't match the current version {self.query_set}")
@@ -168,6 +172,20 @@ class Session(Generic[R]):
         self.actions_running += 1
         if self.actions_running > self.limits.actions_running_per_session:
             raise Overload("TooManyInflightActionsForSingleClient")
+
+    def hold(self, size_bytes: int) -> None:
+        """So much of what was received is kept, until it is let go of.
+
+        Raises:
+            Overload: more than one session may have kept.
+        """
+        self.held_bytes += size_bytes
+        if self.held_bytes > self.limits.session_requests_bytes:
+            raise Overload("TooManyBytesForSingleClient")
+
+    def let_go(self, size_bytes: int) -> None:
+        """It is kept no more."""
+        self.held_bytes -= size_bytes
 
     # --- results in
 
@@ -253,7 +271,9 @@ class Session(Generic[R]):
             raise ProtocolError(f"Query id {item.query_id} is in the query set already")
         if len(self.queries) >= self.limits.queries_per_session:
             raise Overload("TooManyQueriesForSingleClient")
-        query: Query[R] = Query(item.query_id, item.path, item.args, item.journal)
+        size_bytes = len(item.path) + len(item.args) + len(item.journal or "")
+        self.hold(size_bytes)
+        query: Query[R] = Query(item.query_id, item.path, item.args, item.journal, size_bytes)
         self.queries[item.query_id] = query
         self.dirty[query] = None
         return query
@@ -266,6 +286,7 @@ class Session(Generic[R]):
             # It adds and removes and never reads.
             raise Overload("TooManyQueriesForSingleClient")
         self.dirty.pop(query, None)
+        self.let_go(query.held_bytes)
         self.removed.append(item.query_id)
         return query
 

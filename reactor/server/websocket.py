@@ -229,6 +229,10 @@ class _Watch:
         connection.wake()
 
 
+def _size_bytes(message: Mutation | Action) -> int:
+    return len(message.path) + len(message.args)
+
+
 @dataclass(slots=True)
 class _Moment:
     """What the connections that are served in one pass are shown."""
@@ -357,6 +361,7 @@ class _Connection:
                 return
         if isinstance(message, Mutation):
             self.session.begin_mutation()
+            self.session.hold(_size_bytes(message))
             self._mutations.append((message, self._caller))
             if not self._mutating:
                 self._mutating = True
@@ -370,6 +375,7 @@ class _Connection:
                 self._subscribe(query)
         elif isinstance(message, Action):
             self.session.begin_action()
+            self.session.hold(_size_bytes(message))
             # A task from its first step on: what reaches the outside world may ask for the one it runs in.
             self._all.keep(asyncio.ensure_future(self._act(message, self._caller)))
         elif isinstance(message, Connect):
@@ -468,6 +474,7 @@ class _Connection:
         try:
             while self._mutations:
                 message, caller = self._mutations.popleft()
+                self.session.let_go(_size_bytes(message))
                 request = None if self._session_id is None else RequestKey(self._session_id, message.request_id)
                 answered = False
 
@@ -491,8 +498,10 @@ class _Connection:
 
     async def _act(self, message: Action, caller: Caller) -> None:
         outcome = await self._all.runner.action(message.path, message.args, self._named(caller, message.request_id))
-        self.session.answer_action(message.request_id, outcome)
-        self.wake()
+        self.session.let_go(_size_bytes(message))
+        if not self._ended:
+            self.session.answer_action(message.request_id, outcome)
+            self.wake()
 
     def _named(self, caller: Caller, request_id: int) -> Caller:
         """The caller with the request's own id, which the client can compute too."""

@@ -273,3 +273,12 @@ async def test_a_batch_answers_every_query_at_one_ts(t: TestBackend) -> None:
 async def test_a_batch_with_a_malformed_entry_is_refused(t: TestBackend, body: Any) -> None:
     answer = await post(t, "/api/query_batch", body)
     assert answer.status_code == 400 and answer.json()["code"] in ("BadJsonBody", "TooManyQueries")
+
+
+@pytest.mark.parametrize(("path", "args", "runs"), [("notes:texts", {"list": "x"}, 1), ("values:echo", {"value": "x" * 70_000}, 2)])
+async def test_a_result_is_kept_for_who_asks_again_unless_it_is_large(t: TestBackend, path: str, args: dict[str, str], runs: int) -> None:
+    before = t._engine.live.runs
+    for _ in range(2):
+        await call(t, "query", path, args)
+    assert t._engine.live.runs - before == runs
+    assert len(t._engine.live._recent) == 2 - runs

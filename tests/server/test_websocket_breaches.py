@@ -259,3 +259,28 @@ async def test_whatever_is_sent_neither_the_server_nor_another_connection_minds(
             # Its last frame breaks the protocol, if no other did before.
             assert (closed.code, last) in ((1000, "FatalError"), (1000, "AuthError"))
     assert len(t._server.connections) == 0 and not t._engine.live._all
+
+
+async def test_more_bytes_than_a_session_may_have_under_way_close_it_and_no_other() -> None:
+    """Queries, queued mutations and running actions keep their arguments: what is removed, or has run, counts no more."""
+    limits = replace(DEFAULT_LIMITS, session_requests_bytes=5000)
+    async with SmallBackend(APP, limits=limits) as t, socket(t) as good:
+        for path, kind in (("values:echo", "query"), ("notes:add", "mutation"), ("gated:wait", "action")):
+            async with socket(t) as bad:
+                for _ in range(10):
+                    bad.unsubscribe(bad.subscribe("values:echo", value="x" * 2000))
+                    await bad.response(bad.mutate("notes:add", list="a", text="x" * 2000))
+                bad.mutate("gated:add", name=f"bytes of a {kind}", list="a", text="x")
+                await gate(f"bytes of a {kind}").reached.wait()
+                for _ in range(3):
+                    match kind:
+                        case "query":
+                            bad.subscribe(path, value="x" * 2000)
+                        case "mutation":
+                            bad.mutate(path, list="a", text="x" * 2000)
+                        case _:
+                            bad.act(path, name="x" * 2000)
+                assert await bad.closed() == (1013, "TooManyBytesForSingleClient", None)
+                gate(f"bytes of a {kind}").open()
+            await serves(t, good)
+        gate("x" * 2000).open()
