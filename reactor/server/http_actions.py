@@ -7,6 +7,7 @@ either side sends is counted, and a client that is slow is only waited for as lo
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping
 
 import orjson
@@ -101,7 +102,8 @@ class HttpActions:
                 if not exchange.complete:
                     # To notice a client that goes, Starlette reads on meanwhile, and would take from the handler what it streams.
                     scope["asgi"] = {**scope["asgi"], "spec_version": "2.4"}
-                await response(scope, receive, send)
+                with contextlib.suppress(_Answered):
+                    await response(scope, receive, send)
 
             outcome = await self._runner.http_action(route.name, _url(scope), body, caller)
             error = outcome.error
@@ -187,7 +189,7 @@ class _Exchange:
 
 
 class _Answered(Exception):
-    """There is nothing more to send."""
+    """There is nothing more to send. Ends a response that would go on."""
 
 
 def _with_cors(app: ASGIApp, cors: Cors, method: str) -> ASGIApp:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from reactor.functions.outcome import RunRecord
 from reactor.limits import DEFAULT_LIMITS
 from reactor.testing import TestBackend
 
@@ -98,8 +99,11 @@ async def test_each_method_gets_the_raw_body(t: TestBackend, method: str) -> Non
 
 @pytest.mark.parametrize("path", ["/lines", "/stream", "/endless", "/fails/http"])
 async def test_head_is_the_get_handlers_answer_without_its_body(t: TestBackend, path: str) -> None:
+    runs: list[RunRecord] = []
+    t._runner._on_run = runs.append
     answer = await t.fetch(path, method="HEAD")
     assert (answer.status_code, answer.content) == (418 if path == "/fails/http" else 200, b"")
+    assert [run.ok for run in runs if run.origin == "http action"] == [True]
 
 
 # --- what the handler gets
