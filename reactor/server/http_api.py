@@ -292,12 +292,20 @@ class HttpApi:
         pin = self._runner.engine.pin()
         try:
             results: list[bytes] = []
+            left_bytes = self._limits.result_size_bytes
             for query in queries:
                 if not isinstance(query, dict):
                     raise HttpError(400, "BadJsonBody", f"queries[{len(results)}] is not an object.")
                 function = self._function_call(call, query)
                 outcome = await self._runner.query(function.path, function.args, caller, at=pin.ts)
                 results.append(self._reply(function, outcome).body)
+                left_bytes -= len(results[-1])
+                if left_bytes < 0:
+                    raise HttpError(
+                        400,
+                        "ResultsTooLarge",
+                        f"The results of one request have at most {self._limits.result_size_bytes} bytes together. Ask for fewer.",
+                    )
         finally:
             pin.release()
         return Reply(b'{"results":[%b]}' % b",".join(results))

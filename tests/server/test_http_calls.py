@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from reactor.limits import DEFAULT_LIMITS
 from reactor.testing import TestBackend
 from tests.server.support import ADMIN_KEY, APP, SmallBackend, call, post, socket
 
@@ -273,6 +275,14 @@ async def test_a_batch_answers_every_query_at_one_ts(t: TestBackend) -> None:
 async def test_a_batch_with_a_malformed_entry_is_refused(t: TestBackend, body: Any) -> None:
     answer = await post(t, "/api/query_batch", body)
     assert answer.status_code == 400 and answer.json()["code"] in ("BadJsonBody", "TooManyQueries")
+
+
+async def test_a_batch_ends_where_its_results_are_too_large_together() -> None:
+    async with SmallBackend(APP, limits=replace(DEFAULT_LIMITS, result_size_bytes=2000)) as t:
+        query = {"path": "values:echo", "args": {"value": "x" * 900}}
+        assert (await post(t, "/api/query_batch", {"queries": [query] * 2})).status_code == 200
+        answer = await post(t, "/api/query_batch", {"queries": [query] * 3})
+        assert (answer.status_code, answer.json()["code"]) == (400, "ResultsTooLarge")
 
 
 @pytest.mark.parametrize(("path", "args", "runs"), [("notes:texts", {"list": "x"}, 1), ("values:echo", {"value": "x" * 70_000}, 2)])
