@@ -134,7 +134,7 @@ class Runner:
             value = await self._value(invocation, function, args)
             outcome = Outcome.success(value, self._lines(invocation.run, caller), invocation)
         except Exception as error:
-            outcome = self._failure(error, path, caller, invocation)
+            outcome = self._failure(error, caller, invocation)
         self._record(function, path, "query", caller, started, outcome, invocation.run if invocation else None, tx)
         return outcome.at(tx.ts)
 
@@ -196,7 +196,7 @@ class Runner:
         except Superseded:
             raise
         except Exception as error:
-            outcome = self._failure(error, path, caller, latest[0][1] if latest else None)
+            outcome = self._failure(error, caller, latest[0][1] if latest else None)
         tx, invocation = latest[0] if latest else (None, None)
         self._record(function, path, "mutation", caller, started, outcome, invocation.run if invocation else None, tx, attempts)
         return outcome
@@ -214,7 +214,7 @@ class Runner:
             value = await self.act(function, args, caller, run)
             outcome = Outcome(True, value, None, self._lines(run, caller), ts=self.engine.head_ts)
         except Exception as error:
-            outcome = self._failure(error, path, caller, None, run)
+            outcome = self._failure(error, caller, None, run)
         self._record(function, path, "action", caller, started, outcome, run, None)
         return outcome
 
@@ -233,7 +233,7 @@ class Runner:
             await execute(run, body(self._action_ctx(caller, run)))
             outcome = Outcome(True, b"null", None, self._lines(run, caller), ts=self.engine.head_ts)
         except Exception as error:
-            outcome = self._failure(error, name, caller, None, run)
+            outcome = self._failure(error, caller, None, run)
         self._record(None, name, "action", caller, started, outcome, run, None)
         return outcome
 
@@ -336,11 +336,11 @@ class Runner:
 
     def _failed(self, path: str, caller: Caller, error: Exception, kind: Kind) -> Outcome:
         """A failure before anything ran."""
-        outcome = self._failure(error, path, caller, None)
+        outcome = self._failure(error, caller, None)
         self._record(None, path, kind, caller, time.perf_counter(), outcome, None, None)
         return outcome
 
-    def _failure(self, error: Exception, path: str, caller: Caller, invocation: Invocation | None, run: Run | None = None) -> Outcome:
+    def _failure(self, error: Exception, caller: Caller, invocation: Invocation | None, run: Run | None = None) -> Outcome:
         run = run or (invocation.run if invocation is not None else None)
         redact = self.production and not caller.admin
         made = report(error, caller.request_id, self.app.folder, redact=redact, limit_chars=self.limits.error_message_chars)
