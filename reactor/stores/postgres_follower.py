@@ -89,9 +89,11 @@ class Follower:
                             await self._go.wait()
                     except TimeoutError:
                         pass
-            except (*ERRORS, StoreError) as error:
+            except Exception as error:
+                # Also of a bug of ours: a node that hears nothing any more would show its clients the past for ever.
                 self._answer(self._server.error(error))
-                logger.debug("listening failed: %s", error)
+                expected = isinstance(error, (*ERRORS, StoreError))
+                logger.log(logging.DEBUG if expected else logging.ERROR, "listening failed: %s", error, exc_info=not expected)
                 await asyncio.sleep(RECONNECT_S)
             finally:
                 if connection is not None:

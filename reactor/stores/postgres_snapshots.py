@@ -155,7 +155,7 @@ class Reader:
             self.ts, version = await connection.fetchrow("SELECT head_ts, tables_version FROM _reactor_head")
             if version != self._tables_version:
                 self.tables = await load_tables(connection)
-        except (*ERRORS, StoreError) as error:
+        except Exception as error:
             if connection is not None:
                 self._connections.drop(connection)
             self._lose(self._server.error(error))
@@ -198,7 +198,7 @@ class Reader:
             return  # nobody waits any more
         try:
             found = await waiting.statement(connection)
-        except (*ERRORS, StoreError) as error:
+        except Exception as error:
             self._fail([waiting.future], error)
         else:
             if not waiting.future.done():
@@ -207,7 +207,7 @@ class Reader:
     async def _answer_gets(self, connection: Connection, sql: str, waiting: list[tuple[str, asyncio.Future[Row | None]]]) -> None:
         try:
             rows: list[Any] = await connection.fetch(sql, list({id for id, future in waiting if not future.done()}))
-        except ERRORS as error:
+        except Exception as error:
             self._fail([future for _, future in waiting], error)
             return
         found = {row[0]: _row((*row, b"")) for row in rows}
@@ -215,9 +215,11 @@ class Reader:
             if not future.done():
                 future.set_result(found.get(id))
 
-    def _fail(self, futures: Sequence[asyncio.Future[Any]], error: BaseException) -> None:
-        """A statement failed, and the transaction with it."""
+    def _fail(self, futures: Sequence[asyncio.Future[Any]], error: Exception) -> None:
+        """A statement failed, and the transaction with it. Whatever it was, nobody is left waiting."""
         translated = self._server.error(error)
+        if translated is not error:
+            translated.__cause__ = error
         for future in futures:
             if not future.done():
                 future.set_exception(translated)

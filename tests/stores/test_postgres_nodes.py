@@ -7,8 +7,11 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 
 from reactor.engine.store import StoredIndex, Ts
+from reactor.errors import StoreError
 from reactor.schema import Document, Index
 from reactor.stores.postgres import PostgresStore
+from reactor.stores.postgres_connections import Connection
+from reactor.stores.postgres_follower import Follower
 from tests.stores.library import Book, Library, catalog_of, push, titles
 from tests.support.postgres import database
 
@@ -58,3 +61,35 @@ async def test_the_column_of_a_dropped_index_that_is_used_again_is_left_alone(st
             snapshot.release()
     finally:
         await late.close()
+
+
+async def test_a_bug_ends_neither_hearing_of_others_nor_reading(
+    store: PostgresStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    library = Library(store, await push(store, catalog_of(Book)))
+    look, failures = Follower._look, 1
+
+    async def failing(follower: Follower, connection: Connection) -> None:
+        nonlocal failures
+        if failures:
+            failures -= 1
+            raise ZeroDivisionError("a bug of ours")
+        await look(follower, connection)
+
+    async def broken(connection: Connection) -> None:
+        raise ZeroDivisionError("a bug of ours")
+
+    monkeypatch.setattr(Follower, "_look", failing)
+    with pytest.raises(StoreError, match="a bug of ours"):
+        await store.newest()
+    assert "a bug of ours" in caplog.text
+    assert await store.newest() == 0
+
+    snapshot = store.snapshot()
+    await titles(snapshot, library.books)
+    reader = snapshot._reader
+    assert reader is not None
+    with pytest.raises(StoreError, match="a bug of ours"):
+        await reader.run(broken)
+    assert await titles(snapshot, library.books) == []
+    snapshot.release()
