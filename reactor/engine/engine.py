@@ -29,6 +29,8 @@ T = TypeVar("T")
 RUNS = 10
 #: Attempts after which a mutation runs while no other begins.
 FAVOURED_ATTEMPTS = 2
+#: At a time: each may hold all that was changed since.
+READS_OF_THE_PAST = 4
 #: Sessions whose newest request is known without asking the database.
 SESSIONS_REMEMBERED = 20_000
 
@@ -61,6 +63,7 @@ class Engine:
         self.live: LiveQueries[Any] = LiveQueries(self._log, runtime, limits)
         self.environment = Resident(ENVIRONMENT)  # loaded by the first push
         self._loaded = False
+        self._past = asyncio.Semaphore(READS_OF_THE_PAST)
 
     @property
     def catalog(self) -> Catalog:
@@ -149,6 +152,12 @@ class Engine:
         """
         if not self._store.exclusive and (at is None or at > self.head_ts):
             await self.catch_up()
+        if at is None:
+            return await self._query(run, None)
+        async with self._past:
+            return await self._query(run, at)
+
+    async def _query(self, run: Callable[[Transaction], Awaitable[T]], at: Ts | None) -> tuple[T, Ts]:
         pin = self._pins.pin()
         try:
             base = pin.base if at is None else await history.base_at(self._store, pin, self.catalog, at)

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reactor.engine import history
-from reactor.engine.engine import Engine
+from reactor.engine.engine import READS_OF_THE_PAST, Engine
 from reactor.engine.store import LogEntry, RequestKey, Ts
 from reactor.engine.transaction import Transaction
 from reactor.errors import LimitExceeded, QueryError, StoreError
@@ -108,6 +108,54 @@ async def test_a_ts_since_when_too_much_was_written_is_refused(monkeypatch: pyte
         await mutation(engine, putting(3))
         with pytest.raises(LimitExceeded):
             await engine.query(everything, at=start)
+
+
+@pytest.mark.anyio
+async def test_a_ts_since_when_too_many_bytes_were_written_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(history, "MAX_TAKEN_BACK_BYTES", 1000)
+    async with running(GatedStore()) as engine:
+        await mutation(engine, putting(1, "x" * 1000))
+        start = engine.head_ts
+        await mutation(engine, putting(2))
+        await engine.query(everything, at=start)
+        await mutation(engine, putting(1))
+        with pytest.raises(LimitExceeded):
+            await engine.query(everything, at=start)
+
+
+@pytest.mark.anyio
+async def test_reads_of_the_past_let_others_run_and_are_few_at_a_time() -> None:
+    at_once = most = turns = 0
+
+    async def look(tx: Transaction) -> None:
+        nonlocal at_once, most
+        at_once += 1
+        most = max(most, at_once)
+        await asyncio.sleep(0)
+        at_once -= 1
+
+    async def others(reading: asyncio.Future[Any]) -> None:
+        nonlocal turns
+        while not reading.done():
+            turns += 1
+            await asyncio.sleep(0)
+
+    store = SqliteStore.temporary()
+    schema = catalog()
+    engine = Engine(store, schema, VirtualRuntime(DAY_NS), Limits())
+    await engine.start()
+    await engine.push(schema)
+    try:
+        start = engine.head_ts
+        for _ in range(3 * history.STEP):
+            await mutation(engine, adding(1))
+        reading = asyncio.gather(*(engine.query(look, at=start) for _ in range(20)))
+        await others(reading)
+        assert turns >= 10
+        assert most <= READS_OF_THE_PAST
+    finally:
+        await engine.stop()
+        await store.close()
 
 
 @pytest.mark.anyio
