@@ -94,7 +94,7 @@ async def test_a_second_connect_names_the_session_anew_and_observes_the_newest_t
     async with socket(t) as client:
         await client.response(client.mutate("notes:add", request=0, list="a", text="x"))
         client.responses.clear()
-        client.connect(sessionId="another", connectionCount=1)
+        client.connect(sessionId="7d444840-9dc0-11d1-b245-5ffdce74fad2", connectionCount=1)
         answer = await client.response(client.mutate("notes:add", request=0, list="a", text="x"))
         assert ts_of(answer["ts"]) == client.version[2]
         assert await t.query("notes:texts", list="a") == ["x", "x"]
@@ -205,7 +205,7 @@ async def test_a_client_that_leaves_in_the_middle_leaves_nothing_behind(t: TestB
 
 
 REQUESTS: list[dict[str, Any]] = [
-    {"type": "Connect", "sessionId": "s", "connectionCount": 0},
+    {"type": "Connect", "sessionId": "7d444840-9dc0-11d1-b245-5ffdce74fad2", "connectionCount": 0},
     {"type": "ModifyQuerySet", "baseVersion": 0, "newVersion": 1, "modifications": []},
     {
         "type": "ModifyQuerySet",
