@@ -22,7 +22,7 @@ __all__ = ["Cors", "HttpRouter", "Match", "Route", "router_in"]
 H = TypeVar("H", bound="Handler")
 
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
-#: Where the server keeps what it serves itself.
+#: Kept free for the server, as it is in the system whose clients come.
 RESERVED = "/.files/"
 
 
@@ -207,7 +207,7 @@ def _checked_path(path: str | None, prefix: str | None) -> str:
             f"{text!r} cannot be a route's path: it is compared as it stands, without parameters. Use prefix= and what follows it."
         )
     if text.startswith(RESERVED):
-        raise _wrong(f"{text!r} is reserved: reactor serves {RESERVED} itself.")
+        raise _wrong(f"{text!r} is reserved: {RESERVED} is kept free for the server.")
     return text
 
 

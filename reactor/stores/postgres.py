@@ -28,7 +28,7 @@ from reactor.stores.postgres_head import OUTDATED, PostgresHead, Work
 from reactor.stores.postgres_log import read_log, read_news, trim_log, trim_requests
 from reactor.stores.postgres_snapshots import PostgresSnapshot, Snapshots
 from reactor.stores.postgres_tables import SqlTable, load_tables
-from reactor.stores.stored_indexes import SqlIndex, is_finished
+from reactor.stores.stored_indexes import SqlIndex, building, is_finished
 
 __all__ = ["PostgresStore"]
 
@@ -202,7 +202,7 @@ class PostgresStore:
 
     async def build_index(self, table: str, name: str) -> None:
         stored = self._table(table)
-        index = stored.building(name)
+        index = building(stored, name)
         async with self._connections.one() as connection:
             await postgres_tables.grow_tree(connection, stored, index, beside_writes=True)
 

@@ -12,7 +12,7 @@ from reactor.engine.store import StoredIndex, StoredTable, Ts
 from reactor.errors import StoreError
 from reactor.schema.catalog import IndexDef, Table
 from reactor.stores.postgres_connections import Connection
-from reactor.stores.stored_indexes import FIRST_TABLE_NUMBER, SqlIndex, free_column, states
+from reactor.stores.stored_indexes import FIRST_TABLE_NUMBER, SqlIndex, building, free_column, states
 
 __all__ = [
     "KeyRange",
@@ -102,17 +102,6 @@ class SqlTable:
             raise StoreError(f"table {table.name}: written without keys for its index {next(iter(left))[0]}. Push the schema first")
         return picks, numbers
 
-    def building(self, name: str) -> SqlIndex:
-        """The index of this name that is not ready.
-
-        Raises:
-            StoreError: there is none.
-        """
-        for index in self.indexes:
-            if index.name == name and index.state == "building":
-                return index
-        raise StoreError(f"index {self.name}.{name} is not being built")
-
 
 def quote(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
@@ -186,7 +175,7 @@ async def add_index(connection: Connection, table: SqlTable, name: str, fields: 
 
 async def fill_index(connection: Connection, table: SqlTable, name: str, rows: Sequence[tuple[str, Ts, bytes]]) -> None:
     """``Store.fill_index``."""
-    column = f"key_{table.building(name).column}"
+    column = f"key_{building(table, name).column}"
     await connection.execute(
         f"UPDATE {table.sql} AS t SET {column} = u.key FROM unnest($1::text[], $2::bigint[], $3::bytea[]) AS u(id, ts, key) "
         f"WHERE t.id = u.id AND t.ts = u.ts",

@@ -13,7 +13,7 @@ import apsw
 from reactor.engine.store import StoredIndex, StoredTable
 from reactor.errors import StoreError
 from reactor.schema.catalog import IndexDef, Table
-from reactor.stores.stored_indexes import FIRST_TABLE_NUMBER, SqlIndex, free_column, states
+from reactor.stores.stored_indexes import FIRST_TABLE_NUMBER, SqlIndex, building, free_column, states
 from reactor.values.interval import END
 
 __all__ = [
@@ -87,17 +87,6 @@ class SqlTable:
         if writer is None or writer.table is not table:
             writer = self._writer = RowWriter(self, table)
         return writer
-
-    def building(self, name: str) -> SqlIndex:
-        """The index of this name that is not ready.
-
-        Raises:
-            StoreError: there is none.
-        """
-        for index in self.indexes:
-            if index.name == name and index.state == "building":
-                return index
-        raise StoreError(f"index {self.name}.{name} is not being built")
 
 
 class RowWriter:
@@ -208,12 +197,12 @@ def add_index(connection: apsw.Connection, table: SqlTable, name: str, fields: t
 
 def filling_sql(table: SqlTable, name: str) -> str:
     """The statement behind ``Store.fill_index``, with the parameters id, ts, key."""
-    return f"UPDATE {table.sql} SET key_{table.building(name).column} = ?3 WHERE id = ?1 AND ts = ?2"
+    return f"UPDATE {table.sql} SET key_{building(table, name).column} = ?3 WHERE id = ?1 AND ts = ?2"
 
 
 def build_index(connection: apsw.Connection, table: SqlTable, name: str) -> SqlTable:
     """``Store.build_index``."""
-    _grow_tree(connection, table, table.building(name))
+    _grow_tree(connection, table, building(table, name))
     return table
 
 

@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from reactor.engine.store import StoredTable
+from reactor.errors import StoreError
 from reactor.schema.catalog import Table
 
-__all__ = ["FIRST_TABLE_NUMBER", "SqlIndex", "free_column", "is_finished", "states"]
+__all__ = ["FIRST_TABLE_NUMBER", "SqlIndex", "building", "free_column", "is_finished", "states"]
 
 #: Numbers below are kept for tables of reactor's own.
 FIRST_TABLE_NUMBER = 10_001
@@ -46,6 +47,18 @@ def states(stored: _Stored, table: Table) -> Mapping[SqlIndex, str]:
         else:
             states[index] = "dropped"
     return states
+
+
+def building(stored: _Stored, name: str) -> SqlIndex:
+    """The index of this name that is not ready.
+
+    Raises:
+        StoreError: there is none.
+    """
+    for index in stored.indexes:
+        if index.name == name and index.state == "building":
+            return index
+    raise StoreError(f"index {stored.stored.name}.{name} is not being built")
 
 
 def free_column(stored: _Stored) -> int:
