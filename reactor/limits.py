@@ -42,7 +42,7 @@ class Limits:
     # Files. Their size has no limit but the disk's.
     upload_url_s: float = 3600.0  # an upload has to begin within this time of its URL
     upload_time_s: float = 3600.0  # and to end within this time of its beginning
-    upload_idle_s: float = 30.0  # a client that sends, or takes, nothing for this long is dropped
+    upload_idle_s: float = 30.0  # a client that sends, or takes, next to nothing for this long is dropped
     uploads_running: int = 32
     content_type_chars: int = 255
 

@@ -34,6 +34,8 @@ logger = logging.getLogger(__name__)
 
 _KEY = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _RANGE = re.compile(r"bytes=(\d*)-(\d*)")
+#: Of an upload, in each period that its client may be waited for.
+LEAST_BYTES = 16 * 1024
 #: Digits of a position in a file: more are past the end of every file.
 _RANGE_DIGITS = 18
 #: Shown by browsers where a page is navigated to; all others are saved. None of these runs anything.
@@ -131,21 +133,28 @@ class FileServer:
         """
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._limits.upload_time_s
+        # The server's own slowness, in keeping what came, does not count.
+        waited_s, size = 0.0, 0
         more = True
         while more:
+            began = loop.time()
             try:
-                async with asyncio.timeout_at(min(deadline, loop.time() + self._limits.upload_idle_s)):
+                async with asyncio.timeout_at(min(deadline, began + self._limits.upload_idle_s - waited_s)):
                     message = await call.receive()
             except TimeoutError:
                 raise FileError(
-                    f"The upload took longer than {self._limits.upload_time_s:g} s, or stood still for {self._limits.upload_idle_s:g} s. "
-                    "Nothing was stored.",
+                    f"The upload took longer than {self._limits.upload_time_s:g} s, or next to nothing came for "
+                    f"{self._limits.upload_idle_s:g} s. Nothing was stored.",
                     code="UploadTooSlow",
                 ) from None
             if message["type"] == "http.disconnect":
                 raise ClientGone
             more = message.get("more_body", False)
-            yield message.get("body", b"")
+            body = message.get("body", b"")
+            waited_s, size = waited_s + loop.time() - began, size + len(body)
+            if size >= LEAST_BYTES:
+                waited_s, size = 0.0, 0
+            yield body
 
     # --- downloads
 

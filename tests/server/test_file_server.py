@@ -203,6 +203,18 @@ async def test_a_client_that_sends_nothing_more_is_given_up(limits: dict[str, fl
         await nothing_is_left(t)
 
 
+async def test_a_client_that_sends_next_to_nothing_is_given_up() -> None:
+    """Else a few of them would have all the places there are for as long as an upload may last."""
+    async with SmallBackend(APP, limits=replace(DEFAULT_LIMITS, upload_idle_s=0.2)) as t:
+        started = Upload(t, await t.mutation("files:upload_url"))
+        async with asyncio.timeout(10):
+            while not started.answered.done():
+                started.part(b"x")
+                await asyncio.wait((started.answered,), timeout=0.01)
+        assert started.sent[0]["status"] == 408
+        await nothing_is_left(t)
+
+
 async def test_no_more_uploads_run_at_once_than_allowed() -> None:
     async with SmallBackend(APP, limits=replace(DEFAULT_LIMITS, uploads_running=2)) as t:
         url = await t.mutation("files:upload_url")
