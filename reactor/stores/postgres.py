@@ -169,8 +169,15 @@ class PostgresStore:
 
     @contextlib.asynccontextmanager
     async def pushing(self, tables: Sequence[Table]) -> AsyncIterator[None]:
-        digest = _digest(tables)
         connection = await self._server.connect()
+        try:
+            await self._begin_push(connection, _digest(tables))
+            yield
+        finally:
+            connection.terminate()
+
+    async def _begin_push(self, connection: Connection, digest: str | None) -> None:
+        """Wait for other nodes' pushes, and see that this schema may come."""
         try:
             while not await connection.fetchval("SELECT pg_try_advisory_lock($1, $2)", LOCK_CLASS, PUSHING):  # noqa: ASYNC110
                 await asyncio.sleep(PUSH_POLL_S)
@@ -184,11 +191,8 @@ class PostgresStore:
             version = await connection.fetchval("SELECT tables_version FROM _reactor_head")
             if version != self._snapshots.tables[0]:
                 self._snapshots.tables = (version, await load_tables(connection))
-            yield
         except ERRORS as error:
             raise self._server.error(error) from error
-        finally:
-            connection.terminate()
 
     async def create_table(self, name: str) -> StoredTable:
         await self._change(lambda connection: postgres_tables.add_table(connection, name))

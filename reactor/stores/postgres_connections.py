@@ -64,7 +64,8 @@ _LOST = (
 
 def is_lost(error: BaseException) -> bool:
     """Whether the same may succeed when it is tried again, on another connection."""
-    return isinstance(error, _LOST)
+    # Of the driver's own errors those that are ValueErrors too are of an address or a value that cannot be.
+    return isinstance(error, _LOST) and not isinstance(error, ValueError)
 
 
 class Server:
