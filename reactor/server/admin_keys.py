@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import logging
 import re
 import secrets
 from collections.abc import Mapping
@@ -13,13 +14,18 @@ from typing import Any
 from reactor.engine.committer import Answer
 from reactor.engine.live_query import Subscription
 from reactor.engine.transaction import Transaction
-from reactor.errors import ReactorError
+from reactor.errors import ReactorError, StoreError
 from reactor.functions.database import Writer, system
 from reactor.functions.pages import Pager
 from reactor.functions.runner import Runner
 from reactor.schema.system import AdminKey
 
 __all__ = ["AdminKeys"]
+
+_log = logging.getLogger(__name__)
+
+#: After keys that have changed could not be read.
+AGAIN_S = 1.0
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
@@ -114,9 +120,18 @@ class AdminKeys:
 
     def invalidated(self, subscription: Subscription[Any]) -> None:
         """A commit changed the keys, perhaps another node's."""
-        task = asyncio.ensure_future(self._read())
+        task = asyncio.ensure_future(self._follow())
         self._reading.add(task)
         task.add_done_callback(self._reading.discard)
+
+    async def _follow(self) -> None:
+        while True:
+            try:
+                return await self._read()
+            except StoreError:
+                # Until it has read them it takes revoked keys, and is told of no other change.
+                _log.exception("The admin keys could not be read; it is tried again in %g s", AGAIN_S)
+            await self._runner.runtime.sleep(AGAIN_S)
 
     async def _read(self) -> None:
         engine = self._runner.engine

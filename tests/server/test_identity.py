@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 
 from reactor.engine.store import Row
+from reactor.errors import StoreUnavailable
 from reactor.functions.providers import OIDC, Provider
 from reactor.limits import Limits
 from reactor.schema.system import AdminKey
@@ -285,6 +286,29 @@ async def test_what_another_node_revokes_is_refused_here(t: TestBackend) -> None
     keys = t._server.authenticator.keys
     other = type(keys)(t._runner)
     await other.revoke("deploy")
+    await eventually_async(lambda: keys.hash_of(key) is None, "the key to be refused")
+    other.close()
+
+
+async def test_a_revoked_key_is_refused_once_a_database_that_was_away_answers_again(
+    t: TestBackend, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    key = await made(t, "deploy")
+    keys = t._server.authenticator.keys
+    other = type(keys)(t._runner)
+    read, failures = keys._read, 1
+
+    async def away() -> None:
+        nonlocal failures
+        if failures:
+            failures -= 1
+            raise StoreUnavailable("the database does not answer")
+        await read()
+
+    monkeypatch.setattr(keys, "_read", away)
+    await other.revoke("deploy")
+    await eventually_async(lambda: "admin keys could not be read" in caplog.text, "the failure")
+    await t.advance(seconds=1)
     await eventually_async(lambda: keys.hash_of(key) is None, "the key to be refused")
     other.close()
 
