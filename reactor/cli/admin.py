@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 
-from reactor.errors import ReactorError
+from reactor.errors import ReactorError, StoreLocked
 from reactor.server.admin import key_file
 from reactor.server.node import address_file
 
-__all__ = ["ask_server"]
+__all__ = ["ask_server", "on_server_or_here"]
+
+T = TypeVar("T")
 
 CONNECT_TIMEOUT_S = 5.0
 
@@ -41,3 +44,18 @@ def ask_server(db: Path, method: str, route: str, body: object = None) -> Any:
     if not reply.is_success:
         raise ReactorError(f"The server at {url} refused: {answer['message']}", code=answer["code"])
     return {} if answer is None else answer
+
+
+def on_server_or_here(on_server: Callable[[], T | None], here: Callable[[], T]) -> T:
+    """What the server of a database gives, or, if it gives None because none runs, what is done ``here``."""
+    found = on_server()
+    if found is not None:
+        return found
+    try:
+        return here()
+    except StoreLocked:
+        # A server took the database between the two.
+        found = on_server()
+        if found is None:
+            raise
+        return found

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import orjson
 
-from reactor.cli.admin import ask_server
+from reactor.cli.admin import ask_server, on_server_or_here
 from reactor.cli.serving import run_loop
-from reactor.errors import ReactorError, StoreLocked
+from reactor.errors import ReactorError
 from reactor.functions.identity import Caller
 from reactor.functions.outcome import Outcome
 from reactor.server.app import open_backend
@@ -34,15 +34,7 @@ def run(path: str, args: str, settings: Settings) -> None:
         parsed = orjson.loads(args)
     except orjson.JSONDecodeError as error:
         raise ReactorError(f'The arguments are not JSON: {error}. Write \'{{"name": "value"}}\'.', code="BadArguments") from None
-    try:
-        result = _on_server(path, parsed, settings.beside)
-        if result is None:
-            result = _here(path, orjson.dumps(parsed), settings)
-    except StoreLocked:
-        # A server took the database between the two.
-        result = _on_server(path, parsed, settings.beside)
-        if result is None:
-            raise
+    result = on_server_or_here(lambda: _on_server(path, parsed, settings.beside), lambda: _here(path, orjson.dumps(parsed), settings))
     print(orjson.dumps(orjson.loads(result), option=orjson.OPT_INDENT_2).decode())
 
 

@@ -9,16 +9,11 @@ from pathlib import Path
 
 from dotenv import dotenv_values
 
-from reactor.cli.admin import ask_server
+from reactor.cli.admin import ask_server, on_server_or_here
+from reactor.cli.database import open_database
 from reactor.cli.serving import run_loop
-from reactor.engine.engine import Engine
-from reactor.engine.runtime import SystemRuntime
-from reactor.errors import EnvironmentVariableError, StoreLocked
+from reactor.errors import EnvironmentVariableError
 from reactor.functions.environment import change_variables, variables
-from reactor.limits import DEFAULT_LIMITS
-from reactor.schema.catalog import Catalog
-from reactor.schema.system import SYSTEM
-from reactor.server.app import open_store
 from reactor.server.settings import Settings
 
 __all__ = ["change", "load", "read_value", "show", "show_all"]
@@ -56,13 +51,10 @@ def change(changes: Mapping[str, str | None], settings: Settings) -> None:
         ReactorError: nothing was changed; says why.
     """
     wire = [{"name": name, "value": value} for name, value in changes.items()]
-    try:
-        if ask_server(settings.beside, "POST", "/api/update_environment_variables", {"changes": wire}) is None:
-            _on_database(settings, changes)
-    except StoreLocked:
-        # A server took the database between the two.
-        if ask_server(settings.beside, "POST", "/api/update_environment_variables", {"changes": wire}) is None:
-            raise
+    on_server_or_here(
+        lambda: ask_server(settings.beside, "POST", "/api/update_environment_variables", {"changes": wire}),
+        lambda: _on_database(settings, changes),
+    )
     for name, value in changes.items():
         print(f"{'Removed' if value is None else 'Set'} {name}")
 
@@ -91,37 +83,22 @@ def load(file: Path, settings: Settings, *, force: bool) -> None:
 
 
 def _variables(settings: Settings) -> Mapping[str, str]:
-    try:
+    def on_server() -> Mapping[str, str] | None:
         answer = ask_server(settings.beside, "GET", "/api/list_environment_variables")
-        if answer is None:
-            return _on_database(settings, {})
-    except StoreLocked:
-        answer = ask_server(settings.beside, "GET", "/api/list_environment_variables")
-        if answer is None:
-            raise
-    found: Mapping[str, str] = answer["environmentVariables"]
-    return found
+        return None if answer is None else answer["environmentVariables"]
+
+    return on_server_or_here(on_server, lambda: _on_database(settings, {}))
 
 
 def _on_database(settings: Settings, changes: Mapping[str, str | None]) -> Mapping[str, str]:
-    """Change the database that no server has open. The app is not loaded: it may be waiting for these very variables."""
+    """Change the database that no server has open."""
     found: dict[str, str] = {}
 
     async def work() -> None:
-        store = await open_store(settings)
-        try:
-            catalog = Catalog.of({}, SYSTEM)
-            engine = Engine(store, catalog, SystemRuntime(), DEFAULT_LIMITS)
-            await engine.start()
-            try:
-                await engine.push(catalog)
-                if changes:
-                    await change_variables(engine, changes)
-                found.update(variables(engine))
-            finally:
-                await engine.stop()
-        finally:
-            await store.close()
+        async with open_database(settings) as runner:
+            if changes:
+                await change_variables(runner.engine, changes)
+            found.update(variables(runner.engine))
 
     run_loop(work())
     return found

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
-from reactor.cli.admin import ask_server
+from reactor.cli.admin import ask_server, on_server_or_here
+from reactor.cli.database import open_database
 from reactor.cli.serving import run_loop
-from reactor.errors import StoreLocked
 from reactor.server.admin_keys import AdminKeys
-from reactor.server.app import open_backend
-from reactor.server.logs import Logs
 from reactor.server.settings import Settings
 
 __all__ = ["create", "revoke", "show"]
@@ -63,29 +59,19 @@ def revoke(name: str, settings: Settings) -> None:
 
 def _ask(settings: Settings, method: str, route: str, body: object, here: Callable[[AdminKeys], Awaitable[Any]]) -> Any:
     """The answer of the database's server, or what ``here`` gives if none runs."""
-    answer = ask_server(settings.beside, method, route, body)
-    if answer is not None:
-        return answer
-    try:
-        return _here(settings, here)
-    except StoreLocked:
-        # A server took the database between the two.
-        answer = ask_server(settings.beside, method, route, body)
-        if answer is None:
-            raise
-        return answer
+    return on_server_or_here(lambda: ask_server(settings.beside, method, route, body), lambda: _here(settings, here))
 
 
 def _here(settings: Settings, ask: Callable[[AdminKeys], Awaitable[Any]]) -> Any:
     answers: list[Any] = []
 
     async def run() -> None:
-        logs = Logs(sys.stderr, machine=False, folder=Path.cwd())
-        try:
-            async with open_backend(Path.cwd(), settings, logs) as backend:
-                answers.append(await ask(backend.authenticator.keys))
-        finally:
-            logs.close()
+        async with open_database(settings) as runner:
+            keys = AdminKeys(runner)
+            try:
+                answers.append(await ask(keys))
+            finally:
+                keys.close()
 
     run_loop(run())
     return answers[0]

@@ -15,8 +15,6 @@ from reactor.engine.committer import Answer
 from reactor.engine.live_query import Subscription
 from reactor.engine.transaction import Transaction
 from reactor.errors import ReactorError, StoreError
-from reactor.functions.database import Writer, system
-from reactor.functions.pages import Pager
 from reactor.functions.runner import Runner
 from reactor.schema.system import AdminKey
 
@@ -90,7 +88,7 @@ class AdminKeys:
         key = f"{name}|{secrets.token_hex(32)}"
 
         async def run(tx: Transaction) -> Answer:
-            db = self._db(tx)
+            db = self._runner.system_writer(tx)
             if await db.query(AdminKey.by_name(name=name)).first() is not None:
                 raise _bad(f"There is a key named {name!r} already. Revoke it first, or choose another name.")
             await db.insert(AdminKey(name=name, sha256=_digest(key)))
@@ -108,7 +106,7 @@ class AdminKeys:
         """
 
         async def run(tx: Transaction) -> Answer:
-            db = self._db(tx)
+            db = self._runner.system_writer(tx)
             found = await db.query(AdminKey.by_name(name=name)).first()
             if found is None:
                 raise _bad(f"There is no key named {name[:100]!r}. See: reactor keys list")
@@ -148,12 +146,7 @@ class AdminKeys:
             self._names = {key.sha256: key.name for key in known.keys}
 
     async def _run(self, tx: Transaction, journal: str | None) -> _Known:
-        return _Known(tuple(await self._db(tx).query(AdminKey).collect()))
-
-    def _db(self, tx: Transaction) -> Writer:
-        runner = self._runner
-        writer = Writer(tx, runner.engine.catalog, runner.limits, Pager(runner.cursors, None), runner.runtime.random_bytes)
-        return system(writer)
+        return _Known(tuple(await self._runner.system_writer(tx).query(AdminKey).collect()))
 
 
 def _digest(key: str) -> str:

@@ -26,6 +26,13 @@ def test_keys_are_made_listed_and_revoked(reactor: Reactor) -> None:
     assert missing.returncode == 1 and "no key named 'deploy'" in missing.stderr
 
 
+def test_keys_need_no_app_that_loads(reactor: Reactor, app: Path) -> None:
+    (app / "schema.py").write_text("this is no Python")
+    made = reactor("keys", "create", "deploy")
+    assert made.returncode == 0 and made.stdout.startswith("deploy|"), made.stderr
+    assert reactor("keys", "list").stdout.endswith(" UTC  deploy\n")
+
+
 def test_a_key_serves_after_a_restart_and_until_it_is_revoked(reactor: Reactor, app: Path) -> None:
     key = reactor("keys", "create", "deploy").stdout.strip()
     server = Server(app / ".reactor", app=app)
