@@ -14,7 +14,8 @@ import logging
 import math
 import uuid
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING, NamedTuple
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from reactor.blobs.blob_store import BLOCK_BYTES, BlobStore
 from reactor.errors import AuthenticationError, FileError, LimitExceeded, StoreError
@@ -202,6 +203,28 @@ class Files:
         """
         return self._blobs.get(found.key, start, int(found.file.size) if end is None else end)
 
+    async def check_place(self) -> None:
+        """Warn if the newest file's content is not in this node's blob store, which then is another than the other nodes'."""
+
+        async def newest(db: Reader) -> Found | None:
+            file = await db.query(StoredFile).order("desc").first()
+            key = None if file is None else await key_of(db, file.id)
+            return None if file is None or key is None else Found(file, key)
+
+        try:
+            found = await self._runner.read(newest)
+            if found is None:
+                return
+            async with aclosing(cast(Any, self.read(found, 0, min(1, int(found.file.size))))) as blocks:
+                async for _ in blocks:
+                    pass
+        except StoreError as error:
+            logger.warning(
+                "The content of the newest file cannot be read here (%s). Nodes on several machines need one place for files: "
+                "set REACTOR_FILES to a folder that they share, or to a bucket.",
+                error,
+            )
+
     # --- collecting
 
     async def run(self, *, alone: bool) -> None:
@@ -211,6 +234,7 @@ class Files:
             alone: no other process has the database, so that what was being stored before this one began is stored no more.
         """
         begun_before_ms = self._began_ms if alone else 0.0
+        await self.check_place()
         while True:
             try:
                 await self.collect(begun_before_ms=begun_before_ms)

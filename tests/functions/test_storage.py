@@ -298,3 +298,15 @@ async def test_uploads_urls_differ_and_come_from_mutations_and_actions(t: TestBa
     for url in urls:
         answer = await t.fetch(url, method="POST", content=b"x")
         assert answer.status_code == 200, answer.text
+
+
+async def test_a_node_that_has_not_the_files_of_the_others_says_what_to_do(t: TestBackend, caplog: pytest.LogCaptureFixture) -> None:
+    files = t._runner.files
+    await files.check_place()
+    await t.action(storage.store, content=b"here", content_type=None)
+    await files.check_place()
+    assert caplog.text == ""
+    await t.action(storage.store, content=b"on another machine", content_type=None)
+    max(kept(t), key=lambda file: file.stat().st_size).unlink()
+    await files.check_place()
+    assert "REACTOR_FILES to a folder that they share" in caplog.text
