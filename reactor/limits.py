@@ -64,6 +64,7 @@ class Limits:
     error_message_chars: int = 64 * KIB
 
     # Scheduled functions
+    functions_pending: int = 1_000_000  # scheduled and not begun, on all nodes; one that is reached refuses what is scheduled
     functions_scheduled: int = 1000  # by one call from outside, with all that it calls
     scheduled_arguments_size_bytes: int = 4 * MIB  # JSON text
     scheduling_horizon_s: float = 5 * 365 * 86_400.0  # ahead, and back

@@ -124,6 +124,7 @@ class TestBackend:
             )
             self._runner.addresses = addresses_of(URL)
             await self.set_env(self._env)
+            await self._runner.pending.load()
             self._tokens = _Tokens(f"test|{self.runtime.random_bytes(16).hex()}", self._runner)
             stack.push_async_callback(self._tokens.close)
             await reconcile(self._runner)

@@ -14,16 +14,19 @@ from reactor.engine.live_query import LiveQueries
 from reactor.engine.resident import Resident
 from reactor.engine.runtime import Runtime
 from reactor.engine.snapshot import Pin, Pins
-from reactor.engine.store import RequestKey, RequestRecord, Store, Ts
+from reactor.engine.store import RequestKey, RequestRecord, Store, Ts, Write
 from reactor.engine.transaction import Transaction
 from reactor.errors import WriteConflict
 from reactor.limits import Limits
 from reactor.schema.catalog import Catalog
+from reactor.schema.index import IndexRange
 from reactor.schema.system import ENVIRONMENT
 
 __all__ = ["Engine"]
 
 T = TypeVar("T")
+
+Follower = Callable[[Ts, Write], None]
 
 #: Runs of a mutation for each attempt: those that come to nothing because of others are not counted, but are not endless.
 RUNS = 10
@@ -62,6 +65,7 @@ class Engine:
         self._writer: asyncio.Task[None] | None = None
         self.live: LiveQueries[Any] = LiveQueries(self._log, runtime, limits)
         self.environment = Resident(ENVIRONMENT)  # loaded by the first push
+        self._followers: dict[str, list[Follower]] = {}  # by table
         self._loaded = False
         self._past = asyncio.Semaphore(READS_OF_THE_PAST)
 
@@ -130,6 +134,15 @@ class Engine:
     def trouble(self) -> str | None:
         """Why this node should get no requests for now."""
         return self._store.trouble
+
+    def follow(self, table: str, tell: Follower) -> None:
+        """Have ``tell`` called with every published write to a table, in order, before live queries learn of it."""
+        self._followers.setdefault(table, []).append(tell)
+
+    async def count(self, range: IndexRange[Any]) -> tuple[int, Ts]:
+        """How many documents there are in a range, without reading any; see ``Store.count``."""
+        index = self.catalog.table(range.document).index(range.index)
+        return await self._store.count(index, range.interval.lo, range.interval.hi)
 
     async def catch_up(self) -> None:
         """Wait until what is published has every commit, of any node, that was durable when this was called.
@@ -314,6 +327,9 @@ class Engine:
         """Called by the committer once a group is durable and answered."""
         for commit in commits:
             self._log.append(commit)
+            for write in commit.writes:
+                for tell in self._followers.get(write.table.name, ()):
+                    tell(commit.ts, write)
         self._log.advance(head)
         self.environment.apply(commits)
         self.live.publish(commits)

@@ -265,6 +265,13 @@ class Store(Protocol):
         """
         ...
 
+    async def count(self, index: IndexDef, lo: bytes, hi: bytes) -> tuple[int, Ts]:
+        """How many rows have ``lo <= key < hi``, and as of which ts: that of the newest durable commit, or one after the call.
+
+        By the index alone: no row is read.
+        """
+        ...
+
     async def log_after(self, ts: Ts, *, until: Ts | None = None, limit: int = 1000) -> list[LogEntry]:
         """Durable entries with ``ts < entry.ts <= until`` in order, at most ``limit``.
 

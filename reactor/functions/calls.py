@@ -111,6 +111,7 @@ class Invocation:
         if self.scheduled is None:
             self.scheduled = Scheduled()
         self.scheduled.add(runner.limits)
+        runner.pending.check(self.scheduled.count)
         own = system(db, runner.system_limits)
         return await schedule(own, self.tx.now_ms, when, call, self.caller.job, runner.limits)
 
@@ -211,6 +212,7 @@ class ActionCalls:
         path = function if isinstance(function, str) else function.path
         call = Call.of(runner.app.registry.find(path, None, internal=True), args, kwargs, runner.limits)
         self._scheduled.add(runner.limits)
+        runner.pending.check(1)
         return await runner.transact(lambda db, now_ms: schedule(db, now_ms, when, call, self._caller.job, runner.limits))
 
     async def cancel(self, job: str) -> None:

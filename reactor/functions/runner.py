@@ -26,6 +26,7 @@ from reactor.functions.function import Function, Kind
 from reactor.functions.identity import Auth, Caller
 from reactor.functions.outcome import Outcome, RunRecord, report
 from reactor.functions.pages import Pager
+from reactor.functions.pending import Pending
 from reactor.functions.registry import App, canonical_path
 from reactor.functions.run import Run
 from reactor.functions.scheduling import system_limits
@@ -78,6 +79,7 @@ class Runner:
         self.cursors = Cursors(secret)
         self.system_limits = system_limits(limits)
         self.files = Files(self, blobs, secret)
+        self.pending = Pending(engine, limits.functions_pending)
         self._on_run = on_run
 
     # --- queries

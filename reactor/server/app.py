@@ -168,6 +168,7 @@ async def open_backend(
         )
         runner.addresses = addresses_of(settings.url or url)
         await prepare_environment(runner, app, env_file)
+        await runner.pending.load()
         authenticator = Authenticator(admin_key, runner)
         await authenticator.keys.load()
         stack.push_async_callback(authenticator.close)

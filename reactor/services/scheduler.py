@@ -26,7 +26,8 @@ from typing import Any, Literal, NamedTuple
 import orjson
 
 from reactor.engine.live_query import Subscription
-from reactor.engine.store import Row
+from reactor.engine.snapshot import Pin
+from reactor.engine.store import Row, Ts, Write
 from reactor.engine.transaction import Transaction
 from reactor.errors import AppError, FunctionNotFound, StoreError, WriteConflict
 from reactor.functions.calls import Invocation
@@ -40,6 +41,7 @@ from reactor.schema.index import IndexRange, gt, lte
 from reactor.schema.system import CronJob, ScheduledFunction, ScheduledState, SchedulerLease
 from reactor.services.lateness import Lateness
 from reactor.values.ids import Id
+from reactor.values.interval import END
 
 __all__ = ["INTERRUPTED", "ScheduledRuns"]
 
@@ -48,9 +50,9 @@ _log = logging.getLogger(__name__)
 #: The error of an action whose node died or was stopped under it.
 INTERRUPTED = "Transient error while executing action"
 
-#: Functions that a node has claimed: some that run, and the next ones, so that a claim is not needed for each.
+#: Mutations that a node has claimed: some that run, and the next ones, so that a claim is not needed for each.
 CLAIMED = 128
-#: Rows looked at to find what to claim, besides those that other nodes have claimed.
+#: Rows looked at in one turn to find what to claim, besides those that other nodes have claimed.
 LOOK_AHEAD = 512
 NODES = 1000
 CRONS = 10_000
@@ -74,6 +76,18 @@ class _Due(NamedTuple):
     name: str
     kind: Kind
     scheduled_ms: float
+
+
+@dataclass(slots=True)
+class _Lane:
+    """Functions of one kind on their way to be claimed. Each kind has its own room, and one that waits is not before the other.
+
+    Invariant: of what is pending below ``past``, all of this kind is claimed, but for what is at ``news`` or above it.
+    """
+
+    past: bytes = b""
+    news: bytes = b""
+    whole: bool = True  # what is due was looked at to its end
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +122,8 @@ class ScheduledRuns:
         self._alone = alone
         self._claimed: dict[str, asyncio.Task[None]] = {}
         self._actions: set[str] = set()  # of those claimed
+        self._lanes: dict[Kind, _Lane] = {"mutation": _Lane(), "action": _Lane()}
+        self._app = runner.app  # whose functions have the kinds that the lanes know
         self._slots = asyncio.Semaphore(runner.limits.scheduled_mutations_running)
         self._wake = asyncio.Event()
         self._turning = asyncio.Lock()  # a claim must know the one before
@@ -115,6 +131,9 @@ class ScheduledRuns:
         self._lease_until_ms: float | None = None  # None: there is no lease of ours
         self._reap_at_ms = 0.0
         self._trim_at_ms = 0.0
+        self._pending = ScheduledFunction.by_state(state__kind="pending").interval
+        for document in (ScheduledFunction, SchedulerLease):
+            runner.engine.follow(runner.engine.catalog.table(document).name, self._follow)
 
     # --- running
 
@@ -156,11 +175,11 @@ class ScheduledRuns:
     async def run_due(self) -> None:
         """Run what is due now to its end, and what becomes due now by that."""
         while True:
-            more_in_s = await self.turn()
-            if self._claimed:
-                await asyncio.wait(list(self._claimed.values()), return_when=asyncio.FIRST_COMPLETED)
-            elif more_in_s > 0:
+            if await self.turn() <= 0:
+                continue
+            if not self._claimed:
                 return
+            await asyncio.wait(list(self._claimed.values()), return_when=asyncio.FIRST_COMPLETED)
 
     async def next_due_ms(self) -> float | None:
         """When the next pending function is due, which may have passed, ms since the epoch; None when there is none."""
@@ -194,11 +213,10 @@ class ScheduledRuns:
                 await (self._claim(now_ms, []) if self._claimed else self._release())
             if self._lease_until_ms is not None:
                 until.append(self._lease_until_ms - lease_ms * 2 / 3)
-        # In batches: one commit claims several.
-        if len(self._claimed) <= CLAIMED // 2 and not self._stopping:
+        if not self._stopping:
             found = await self._due(now_ms)
-            if found and not await self._claim(now_ms, found):
-                until.append(now_ms)  # other nodes were faster; there may be more
+            if (found and not await self._claim(now_ms, found)) or not all(lane.whole for lane in self._lanes.values()):
+                until.append(now_ms)  # other nodes were faster, or there is more to look at
             next_ms = await self._first_due_ms(ScheduledFunction.by_state(state__kind="pending", scheduled_time=gt(now_ms)))
             if next_ms is not None:
                 until.append(next_ms)
@@ -259,40 +277,77 @@ class ScheduledRuns:
     async def _due(self, now_ms: float) -> list[_Due]:
         """What is due and claimed by nobody, as the newest snapshot has it: as much as there is room for."""
         engine, limits = self._runner.engine, self._runner.limits
+        mutations, actions = len(self._claimed) - len(self._actions), len(self._actions)
+        # In batches: one commit claims several. Of actions, which may run for long, whatever there is room for.
+        room = {
+            "mutation": CLAIMED - mutations if mutations <= CLAIMED // 2 else 0,
+            "action": limits.scheduled_actions_running - actions,
+        }
+        if self._app is not self._runner.app:
+            self._app = self._runner.app
+            self._look_anew()
+        for lane in self._lanes.values():
+            # What is published from here on is not in the snapshot.
+            lane.past, lane.news, lane.whole = min(lane.past, lane.news), END, True
         pin = engine.pin()
         try:
             every = SchedulerLease.by_creation_time()
             index = engine.catalog.table(SchedulerLease).index(every.index)
             leases = await pin.snapshot.scan(index, every.interval.lo, every.interval.hi, reverse=False, limit=NODES)
             taken = {job for lease in leases for job in orjson.loads(lease.json)["jobs"]} | self._claimed.keys()
-            room = CLAIMED - len(self._claimed)
-            actions = limits.scheduled_actions_running - len(self._actions)
-            due = ScheduledFunction.by_state(state__kind="pending", scheduled_time=lte(now_ms))
-            index = engine.catalog.table(ScheduledFunction).index(due.index)
-            lo, hi = due.interval.lo, due.interval.hi
-            found: list[_Due] = []
-            looked_at_bytes = 0
-            left = LOOK_AHEAD + len(taken)
-            while left > 0 and len(found) < room and looked_at_bytes < LOOKED_AT_BYTES:
-                rows = await pin.snapshot.scan(index, lo, hi, reverse=False, limit=STEP)
-                for row in rows:
-                    looked_at_bytes += len(row.json)
-                    if row.id in taken or len(found) >= room:
-                        continue
-                    fields = orjson.loads(row.json)
-                    kind = self._kind(fields["name"])
-                    if kind == "action":
-                        if actions <= 0:
-                            continue
-                        actions -= 1
-                    found.append(_Due(row, fields["name"], kind, fields["scheduledTime"]))
-                if len(rows) < STEP:
-                    break
-                lo = rows[-1].key + b"\x00"
-                left -= STEP
-            return found
+            return [
+                due
+                for kind, lane in self._lanes.items()
+                if room[kind] > 0
+                for due in await self._due_in(pin, lane, kind, room[kind], taken, now_ms)
+            ]
         finally:
             pin.release()
+
+    async def _due_in(self, pin: Pin, lane: _Lane, kind: Kind, room: int, taken: Set[str], now_ms: float) -> list[_Due]:
+        """What is due of one kind, oldest first."""
+        due = ScheduledFunction.by_state(state__kind="pending", scheduled_time=lte(now_ms))
+        index = self._runner.engine.catalog.table(ScheduledFunction).index(due.index)
+        found: list[_Due] = []
+        looked_at_bytes = 0
+        left = LOOK_AHEAD + len(taken)
+        lane.past = lo = max(lane.past, due.interval.lo)
+        while len(found) < room:
+            if left <= 0 or looked_at_bytes >= LOOKED_AT_BYTES:
+                lane.whole = False
+                break
+            rows = await pin.snapshot.scan(index, lo, due.interval.hi, reverse=False, limit=STEP)
+            for row in rows:
+                looked_at_bytes += len(row.json)
+                fields = orjson.loads(row.json) if row.id not in taken else None
+                if fields is not None and self._kind(fields["name"]) == kind:
+                    found.append(_Due(row, fields["name"], kind, fields["scheduledTime"]))
+                    if len(found) == room:
+                        break
+                elif not found:
+                    # Not past what was found: it may not come to be claimed.
+                    lane.past = row.key + b"\x00"
+            if len(rows) < STEP:
+                break
+            lo = rows[-1].key + b"\x00"
+            left -= STEP
+        return found
+
+    def _look_anew(self) -> None:
+        """Of what the lanes have looked at, some may be nobody's now."""
+        for lane in self._lanes.values():
+            lane.news = b""
+
+    def _follow(self, ts: Ts, write: Write) -> None:
+        """A write was published to a scheduled function, or to a lease."""
+        if write.table.document is SchedulerLease:
+            if write.after is None:
+                self._look_anew()
+        elif write.after is not None:
+            key = write.after_keys[write.table.index("by_state").position]
+            if self._pending.lo <= key < self._pending.hi:
+                for lane in self._lanes.values():
+                    lane.news = min(lane.news, key)
 
     def _kind(self, name: str) -> Kind:
         """As what a function is to be run; what is not there any more fails as any kind."""
@@ -342,12 +397,14 @@ class ScheduledRuns:
         return len(claimed)
 
     def _ended(self, id: str, task: asyncio.Task[None]) -> None:
+        is_action = id in self._actions
         del self._claimed[id]
         self._actions.discard(id)
         if not task.cancelled() and (error := task.exception()) is not None:
             _log.error("A scheduled function could not be run; it is taken up again", exc_info=error)
             self._reap_at_ms = 0.0
-        if len(self._claimed) <= CLAIMED // 2:
+            self._look_anew()
+        if is_action or len(self._claimed) - len(self._actions) <= CLAIMED // 2:
             self._wake.set()
 
     async def _release(self) -> None:

@@ -20,7 +20,7 @@ from typing import TypeAlias
 from reactor.engine.eager import detached
 from reactor.engine.store import LogEntry, News, StoredTable, Ts, Write
 from reactor.errors import SchemaOutdated, StoreError, StoreTooNew
-from reactor.schema.catalog import Table
+from reactor.schema.catalog import IndexDef, Table
 from reactor.stores import postgres_tables
 from reactor.stores.postgres_connections import ERRORS, Connection, Connections, Server, is_lost
 from reactor.stores.postgres_follower import Follower
@@ -125,6 +125,13 @@ class PostgresStore:
 
     def head_for_push(self) -> AbstractAsyncContextManager[PostgresHead]:
         return self._head.exclusively()
+
+    async def count(self, index: IndexDef, lo: bytes, hi: bytes) -> tuple[int, Ts]:
+        self._snapshots.check_open()
+        sql, bounds = self._table(index.table).count(index, lo, hi)
+        async with self._connections.one() as connection:
+            counted, ts = await connection.fetchrow(sql, *bounds)
+        return counted, Ts(ts)
 
     async def log_after(self, ts: Ts, *, until: Ts | None = None, limit: int = 1000) -> list[LogEntry]:
         self._snapshots.check_open()

@@ -89,6 +89,16 @@ class SqlTable:
             (lo[:TREE_KEY_BYTES], hi[:TREE_KEY_BYTES], lo, hi),
         )
 
+    def count(self, index: IndexDef, lo: bytes, hi: bytes) -> KeyRange:
+        """What counts the rows of ``[lo, hi)`` of ``index``, and tells the head at which that was.
+
+        Raises:
+            StoreError: as of ``scan``.
+        """
+        sql, bounds = self.scan(index, lo, hi, reverse=False)
+        where = sql.partition(" FROM ")[2].rpartition(" ORDER BY ")[0]
+        return KeyRange(f"SELECT (SELECT count(*) FROM {where}), head_ts FROM _reactor_head", bounds)
+
     def columns(self, table: Table) -> tuple[list[int], list[int]]:
         """Positions in ``table.indexes`` of those whose keys commits write, and the numbers of their columns.
 

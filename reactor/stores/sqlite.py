@@ -21,7 +21,7 @@ import apsw
 
 from reactor.engine.store import Commit, LogEntry, StoredTable, Ts
 from reactor.errors import StoreError
-from reactor.schema.catalog import Table
+from reactor.schema.catalog import IndexDef, Table
 from reactor.stores import sqlite_tables
 from reactor.stores.alone import Alone
 from reactor.stores.sqlite_checkpoints import Checkpoints
@@ -144,6 +144,9 @@ class SqliteStore(Alone):
             await self._prepare(turn)
             await self._writer.run(turn, lambda connection: write_group(connection, self._tables, traces, self._head.ts))
             self._publish()
+
+    async def count(self, index: IndexDef, lo: bytes, hi: bytes) -> tuple[int, Ts]:
+        return self._snapshots.count(index, lo, hi)
 
     async def log_after(self, ts: Ts, *, until: Ts | None = None, limit: int = 1000) -> list[LogEntry]:
         return self._snapshots.log_after(ts, until, limit)

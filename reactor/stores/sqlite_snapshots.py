@@ -194,6 +194,16 @@ class Snapshots:
         if self._cleared is not None and not self._cleared.done():
             self._cleared.set_result(None)
 
+    def count(self, index: IndexDef, lo: bytes, hi: bytes) -> tuple[int, Ts]:
+        """``Store.count``, as of the newest published commit."""
+        self._check_open()
+        reader = self.current
+        try:
+            counted: int = reader.cursor.execute(reader.tables[index.table].count_sql(index), (lo, hi)).get
+        except apsw.Error as error:
+            raise self.translate(error) from error
+        return counted, reader.ts
+
     def log_after(self, ts: Ts, until: Ts | None, limit: int) -> list[LogEntry]:
         """``Store.log_after``, as of the newest published commit."""
         self._check_open()

@@ -81,6 +81,17 @@ class SqlTable:
                 f"index {index.table}.{index.name} on {list(index.fields)} is not ready in the database. Push the schema"
             ) from None
 
+    def count_sql(self, index: IndexDef) -> str:
+        """What counts the rows of a range of ``index``, of which ``by_id`` is none; its parameters are lo and hi.
+
+        Raises:
+            StoreError: as of ``statements``.
+        """
+        # Of a scan only what is in the index: its b-tree has all that is counted.
+        _, found, where = self.statements(index)[0].removesuffix(" LIMIT ?").partition(" FROM ")
+        assert found and index.position >= 0
+        return f"SELECT count(*) FROM {where.rpartition(' ORDER BY ')[0]}"
+
     def writer(self, table: Table) -> RowWriter:
         """The statements that write documents of ``table``."""
         writer = self._writer

@@ -6,11 +6,15 @@ import asyncio
 import os
 import random
 from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import pytest
 
 from reactor import Id, ScheduledFunction
+from reactor.engine.store import Head
 from reactor.schema.system import SchedulerLease
+from reactor.services import scheduler
 from reactor.services.scheduler import INTERRUPTED
 from reactor.testing import TestBackend
 from tests.services.app.app_functions import jobs
@@ -276,20 +280,111 @@ async def test_a_database_that_cannot_write_for_a_while_delays_and_loses_nothing
     from reactor.errors import StoreFull
 
     failures = iter([True] * 5)
-    real = t._engine._committer._write_group
+    real = t._engine._store.head
 
-    async def write(group: list) -> None:  # type: ignore[type-arg]
+    @asynccontextmanager
+    async def head() -> AsyncIterator[Head]:
         if next(failures, False):
-            t._engine._committer._fail(group, StoreFull("no space left"))
-        else:
-            await real(group)
+            raise StoreFull("no space left")
+        async with real() as held:
+            yield held
 
     await t.mutation(jobs.later, key="in the end", seconds=1)
     t.runtime.advance_to(t.runtime.now_ns() + 1_000_000_000)
-    monkeypatch.setattr(t._engine._committer, "_write_group", write)
+    monkeypatch.setattr(t._engine._store, "head", head)
     node = Node(t)
     for _ in range(5):
         with pytest.raises(StoreFull):
             await node.runs.turn()
     await node.runs.run_due()
     assert await t.query(jobs.traces) == ["in the end"]
+
+
+async def test_more_due_actions_than_are_looked_at_hold_up_no_mutation(t: TestBackend, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scheduler, "LOOK_AHEAD", 64)
+    for number in range(64):
+        jobs.gates[f"{number}"] = asyncio.Event()
+    for number in range(300):
+        await t.mutation(jobs.any_of, path="jobs:acts", args={"key": f"{number}"})
+    await t.mutation(jobs.later, key="after them")
+    node = Node(t)
+    while not await t.query(jobs.traces):
+        await node.runs.turn()
+        await asyncio.sleep(0)
+    assert len(jobs.effects) == 64
+    # One that is due before all of them, scheduled when they have been looked at.
+    await t.mutation(jobs.at, key="before them", time_ms=t.runtime.now_ns() / 1e6 - 60_000)
+    while len(await t.query(jobs.traces)) < 2:
+        await node.runs.turn()
+        await asyncio.sleep(0)
+    assert await t.query(jobs.traces) == ["after them", "before them"]
+    for gate in jobs.gates.values():
+        gate.set()
+    await node.runs.run_due()
+    assert len(await t.query(jobs.traces)) == 302
+
+
+async def test_more_due_mutations_than_are_looked_at_hold_up_no_action(t: TestBackend, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scheduler, "LOOK_AHEAD", 64)
+    await t.mutation(jobs.many, count=900)
+    await t.mutation(jobs.any_of, path="jobs:acts", args={"key": "among them"})
+    node = Node(t)
+    while "ended among them" not in jobs.effects:
+        await node.runs.turn()
+        await asyncio.sleep(0)
+    assert len(await t.query(jobs.traces)) < 500
+    await node.runs.run_due()
+    assert len(await t.query(jobs.traces)) == 901
+
+
+async def test_mutations_that_are_tried_again_and_again_hold_up_no_action(t: TestBackend) -> None:
+    node = Node(t)
+    node.runs._slots = asyncio.Semaphore(0)  # none of them gets to run
+    await t.mutation(jobs.many, count=200)
+    await t.mutation(jobs.any_of, path="jobs:acts", args={"key": "beside them"})
+    while "ended beside them" not in jobs.effects:
+        await node.runs.turn()
+        await asyncio.sleep(0)
+    node.kill()
+    node.bury()
+
+
+async def test_what_another_node_had_claimed_and_left_is_taken_up_though_it_was_looked_at(t: TestBackend) -> None:
+    first, second = Node(t), Node(t)
+    first.runs._slots = asyncio.Semaphore(0)
+    await t.mutation(jobs.later, key="left")
+    await first.runs.turn()
+    await t.mutation(jobs.later, key="other")
+    await second.runs.run_due()
+    assert await t.query(jobs.traces) == ["other"]
+    await first.runs.stop(0)
+    await second.runs.run_due()
+    assert await t.query(jobs.traces) == ["left", "other"]
+
+
+async def test_of_what_fell_due_while_nobody_looked_the_oldest_runs_first(t: TestBackend) -> None:
+    for seconds in (3, 1, 2):
+        await t.mutation(jobs.later, key=f"{seconds}", seconds=seconds)
+    t.runtime.advance_to(t.runtime.now_ns() + 5_000_000_000)
+    await t.advance()
+    order = [trace.key for trace in await t.run(lambda ctx: ctx.db.query(Trace).collect())]
+    assert order == ["1", "2", "3"]
+
+
+@pytest.mark.parametrize("skew_s", [-3600.0, 3600.0])
+async def test_with_a_clock_an_hour_off_mutations_still_run_once_and_actions_at_most_once(t: TestBackend, skew_s: float) -> None:
+    nodes = [Node(t), Node(t, skew_s=skew_s)]
+    ids = [await t.mutation(jobs.any_of, path="jobs:acts", args={"key": f"action {number}"}) for number in range(20)]
+    ids += [await t.mutation(jobs.later, key=f"mutation {number}") for number in range(20)]
+    while await t.query(jobs.of_state, kind="pending") or await t.query(jobs.of_state, kind="inProgress"):
+        for node in nodes:
+            node.turn()
+        await asyncio.sleep(0)
+        t.runtime.advance_to(t.runtime.now_ns() + 100_000_000)
+    traced = Counter(await t.query(jobs.traces))
+    assert all(traced[f"mutation {number}"] == 1 for number in range(20))
+    assert all(jobs.effects.count(f"began action {number}") <= 1 for number in range(20))
+    for id in ids:
+        job = await t.query(jobs.one, id=id)
+        # The other node takes the one whose clock is behind for dead.
+        assert job is not None and (job.state.kind == "success" or job.state.error == INTERRUPTED)

@@ -26,6 +26,7 @@ from reactor import (
     SchemaError,
     WrongFunctionKind,
 )
+from reactor.functions.pending import Pending
 from reactor.functions.registry import Registry
 from reactor.testing import TestBackend
 from tests.services.app.app_functions import jobs
@@ -215,6 +216,35 @@ class TestScheduling:
                 with pytest.raises(LimitExceeded, match="schedules at most 10 functions") as raised:
                     await call
                 assert raised.value.code == "TooManyFunctionsScheduled"
+
+    async def test_only_so_many_may_wait_and_one_more_is_refused_until_some_have_run(self, anyio_backend: str) -> None:
+        async with TestBackend(APP, limits=Limits(functions_pending=10)) as t:
+            await t.mutation(jobs.many, count=8)
+            with pytest.raises(LimitExceeded):
+                await t.mutation(jobs.many, count=3)
+            await t.mutation(jobs.many, count=2)
+            for call in (t.mutation(jobs.later, key="one more"), t.action(jobs.schedules_many, count=1)):
+                with pytest.raises(LimitExceeded, match="scheduled functions wait to begin, at most 10 may") as raised:
+                    await call
+                assert raised.value.code == "TooManyFunctionsPending"
+            await t.advance()
+            id = await t.mutation(jobs.later, key="later", seconds=9)
+            await t.mutation(jobs.many, count=9)
+            await t.mutation(jobs.cancel, id=id)
+            await t.mutation(jobs.later, key="instead", seconds=9)
+            with pytest.raises(LimitExceeded):
+                await t.mutation(jobs.later, key="too many")
+            assert t._runner.pending.count == 10
+
+    async def test_what_waits_is_counted_when_a_node_starts_without_reading_it(self, t: TestBackend) -> None:
+        await t.mutation(jobs.many, count=300)
+        await t.mutation(jobs.later, key="run")
+        await t.advance()
+        await t.mutation(jobs.many, count=250)
+        pending = Pending(t._engine, 1000)
+        await pending.load()
+        await t.mutation(jobs.many, count=7)
+        assert pending.count == t._runner.pending.count == 257
 
     async def test_arguments_may_be_only_so_large(self, t: TestBackend) -> None:
         most = 4 * 1024 * 1024

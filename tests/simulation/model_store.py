@@ -196,6 +196,11 @@ class ModelStore:
         await self.suspend()
         return ts
 
+    async def count(self, index: IndexDef, lo: bytes, hi: bytes) -> tuple[int, Ts]:
+        await self.suspend()
+        ts, tables, _ = self.database.states[-1]
+        return sum(lo <= keys[index.position] < hi for _, _, keys in tables.get(index.table, {}).values()), ts
+
     async def log_after(self, ts: Ts, *, until: Ts | None = None, limit: int = 1000) -> list[LogEntry]:
         await self.suspend()
         return [e for e in self.database.log if e.ts > ts and (until is None or e.ts <= until)][:limit]

@@ -56,6 +56,17 @@ class TestSnapshot:
         for snapshot in (between, before, after):
             snapshot.release()
 
+    async def test_rows_of_a_range_are_counted_as_of_the_newest_commit(self, library: Library) -> None:
+        by_shelf = library.books.index("by_shelf")
+        first = library.add("0", shelf="0")
+        await library.put(first, *(library.add(f"{number}", shelf=f"{number % 3}") for number in range(1, 10)))
+        lo, hi = encode_key("1"), encode_key("3")
+        assert await library.store.count(by_shelf, lo, hi) == (6, library.ts)
+        assert await library.store.count(by_shelf, b"", END) == (10, library.ts)
+        await library.put(library.change(first.id, shelf="2"))
+        assert await library.store.count(by_shelf, lo, hi) == (7, library.ts)
+        assert await library.store.count(by_shelf, hi, lo) == (0, library.ts)
+
     async def test_one_of_several_at_the_same_commit_is_released_alone(self, library: Library) -> None:
         await library.put(library.add("Emma"))
         one, other = library.store.snapshot(), library.store.snapshot()
