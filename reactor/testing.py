@@ -220,7 +220,7 @@ class TestBackend:
             EnvironmentVariableError: the settings that the app declares would not fit, or a limit was met; nothing has changed.
         """
         runner = self._runner
-        await change_variables(self._engine, changes, settings=runner.app.settings, built_in=runner.addresses, limits=self._limits)
+        await change_variables(self._engine, changes, check=runner.app.check_environment, built_in=runner.addresses, limits=self._limits)
 
     async def advance(self, **duration: float) -> None:
         """Move the clock: ``advance(hours=1)``, with the arguments of ``timedelta``.

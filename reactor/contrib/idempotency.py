@@ -88,7 +88,6 @@ class Idempotency:
         """
         if not isinstance(key, str) or not 0 < len(key) <= KEY_CHARS:
             raise AppError({"kind": "InvalidIdempotencyKey", "message": f"An idempotency key has 1 to {KEY_CHARS} characters."})
-        catalog, limits = ctx.db._catalog, ctx.db._limits
         identity = await ctx.auth.identity()
         scope = f"{mutation.path} {'' if identity is None else identity.token_identifier}"
         arguments = _hash(mutation.args.to_json(mutation.by_name(args, kwargs)))
@@ -96,10 +95,10 @@ class Idempotency:
         if known is not None and known.expires > ctx.now:
             if known.arguments != arguments:
                 raise AppError({"kind": "IdempotencyKeyReused", "message": "This idempotency key was used with other arguments."})
-            result: R = mutation.returns.load(known.result.encode(), catalog)
+            result: R = ctx.db.result_from_json(mutation, known.result)
             return result
         value = await ctx.run_mutation(mutation, *args, **kwargs)
-        text = mutation.returns.encode(value, catalog, limits.result_size_bytes).decode()
+        text = ctx.db.result_to_json(mutation, value)
         made = IdempotencyKey(scope=scope, key=key, arguments=arguments, result=text, expires=ctx.now + self._expires_in_ms)
         if known is None:
             await ctx.db.insert(made)

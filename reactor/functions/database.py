@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from copy import copy
-from typing import Any, Generic, Literal, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast, overload
 
 import orjson
 from pydantic import ValidationError
@@ -24,10 +24,14 @@ from reactor.values import codec, ids
 from reactor.values.ids import Id
 from reactor.values.interval import FULL
 
+if TYPE_CHECKING:
+    from reactor.functions.function import Function
+
 __all__ = ["DocumentQuery", "Reader", "Writer", "holds", "missing", "system"]
 
 D = TypeVar("D", bound=Document)
 R = TypeVar("R", bound="Reader")
+V = TypeVar("V")
 
 _DAY_MS = 86_400_000.0
 #: A scan of more rows is not put into the row cache: it would push out what is read again and again.
@@ -109,6 +113,23 @@ class Reader:
         except IdError:
             return None
         return Id(text) if number == self._table(document).number else None
+
+    def result_to_json(self, function: Function[..., V], value: V, /) -> str:
+        """A function's result as the text that clients get, to be kept in a document and read by ``result_from_json``.
+
+        Raises:
+            ReturnsError: it is none of the function's, or too large.
+        """
+        return function.returns.encode(value, self._catalog, self._limits.result_size_bytes).decode()
+
+    def result_from_json(self, function: Function[..., V], text: str, /) -> V:
+        """A result that ``result_to_json`` wrote.
+
+        Raises:
+            ReturnsError: the function gives others by now.
+        """
+        result: V = function.returns.load(text.encode(), self._catalog)
+        return result
 
     def _table(self, document: type[Document]) -> Table:
         """The table of a class, if functions may know of it."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import lru_cache
 from types import MappingProxyType
 from typing import Any, NamedTuple, TypeVar, cast, overload
@@ -304,19 +304,19 @@ async def change_variables(
     engine: Engine,
     changes: Mapping[str, str | None],
     *,
-    settings: Iterable[type[EnvSettings]] = (),
+    check: Callable[[Mapping[str, str]], None] | None = None,
     built_in: Mapping[str, str] = MappingProxyType({}),
     limits: Limits = DEFAULT_LIMITS,
 ) -> None:
     """Set variables, and remove those whose new value is None, in one commit. One that is not set may be removed.
 
     Args:
-        settings: what the app declares, and has to fit afterwards.
+        check: raises when the app cannot be served with the variables that there are afterwards.
         built_in: what is not set but has a value.
 
     Raises:
-        EnvironmentVariableError: a name or value cannot be, there would be too many, or the app's settings would not fit;
-            nothing has changed.
+        EnvironmentVariableError: a name or value cannot be, or there would be too many; nothing has changed.
+        What ``check`` raises; the same.
         StoreError: nothing could be written.
     """
     for name, value in changes.items():
@@ -327,7 +327,8 @@ async def change_variables(
         values = _values(tx.all_resident(engine.environment, table))
         after = {name: value for name, value in {**values, **changes}.items() if value is not None}
         _check_total(after, limits)
-        check_settings(settings, {**after, **built_in})
+        if check is not None:
+            check({**after, **built_in})
         for name, value in changes.items():
             await _write(tx, table, name, value)
         return Answer(b"null")

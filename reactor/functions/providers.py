@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from types import FunctionType
 from typing import Any, Literal, TypeAlias, get_args
 from urllib.parse import urlsplit
 
-from reactor.errors import CodeError
+from reactor.errors import CodeError, EnvironmentVariableError, ReactorError
 
-__all__ = ["OIDC", "Algorithm", "CustomJWT", "Provider", "origin_of", "providers_in", "same_issuer"]
+__all__ = ["OIDC", "Algorithm", "CustomJWT", "Declared", "Provider", "origin_of", "providers_in", "providers_with", "same_issuer"]
 
 #: Signatures whose key may be public. With a shared secret whoever verifies tokens could make them.
 Algorithm: TypeAlias = Literal["RS256", "ES256", "EdDSA"]
@@ -98,6 +99,12 @@ class CustomJWT:
 
 Provider: TypeAlias = OIDC | CustomJWT
 
+#: A provider as it was declared, or a function that makes some from the environment variables.
+Declared: TypeAlias = Provider | Callable[[Mapping[str, str]], Any]
+
+#: What such a function is called.
+_FUNCTION = "providers"
+
 
 def same_issuer(one: str, other: str) -> bool:
     """Whether two texts name one issuer. A slash at the end does not count."""
@@ -114,16 +121,70 @@ def origin_of(url: str) -> tuple[str, str | None, int | None]:
     return parts.scheme, parts.hostname, parts.port or {"https": 443, "http": 80}.get(parts.scheme)
 
 
-def providers_in(names: Mapping[str, Any]) -> tuple[Provider, ...]:
-    """The providers that stand in a module, alone or in lists, in their order.
+class _Needed(Mapping[str, str]):
+    """Variables, of which one that is missing is named with what to do."""
+
+    def __init__(self, values: Mapping[str, str]) -> None:
+        self._values = values
+
+    def __getitem__(self, name: str) -> str:
+        if name not in self._values:
+            raise EnvironmentVariableError(
+                f"auth_config.py needs the environment variable {str(name)[:100]}, which is not set. "
+                f"Set it with: reactor env set {str(name)[:100]} VALUE",
+                code="MissingEnvironmentVariables",
+            )
+        return self._values[name]
+
+    def get(self, name: str, default: Any = None) -> Any:
+        return self._values.get(name, default)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._values
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+
+def providers_in(names: Mapping[str, Any]) -> tuple[Declared, ...]:
+    """The providers that stand in a module, alone or in lists, in their order, and its function ``providers(env)``.
 
     Raises:
         CodeError: there is none.
     """
-    found = tuple(dict.fromkeys(_flat(names.values())))
+    made = names.get(_FUNCTION)
+    found = (*dict.fromkeys(_flat(names.values())), *([made] if isinstance(made, FunctionType) else []))
     if not found:
         raise _wrong("auth_config.py declares no identity provider. Write providers = [OIDC(issuer=…, audience=…)], or remove it.")
     return found
+
+
+def providers_with(declared: Iterable[Declared], variables: Mapping[str, str]) -> tuple[Provider, ...]:
+    """The providers of an app whose environment variables are ``variables``.
+
+    Raises:
+        EnvironmentVariableError: code ``MissingEnvironmentVariables``: one that is needed is not set.
+        CodeError: a function of the app's fails, or makes none.
+    """
+    found: list[Provider] = []
+    for item in declared:
+        if isinstance(item, OIDC | CustomJWT):
+            found.append(item)
+            continue
+        try:
+            made = list(_flat([item(_Needed(variables))]))
+        except ReactorError:
+            raise
+        except Exception as error:
+            # Not with its text, which may repeat a value.
+            raise _wrong(f"auth_config.py: {_FUNCTION}(env) raised {type(error).__name__}.") from error
+        if not made:
+            raise _wrong(f"auth_config.py: {_FUNCTION}(env) gives no identity provider. Return [OIDC(issuer=…, audience=…)].")
+        found += made
+    return tuple(dict.fromkeys(found))
 
 
 def _flat(values: Iterable[Any]) -> Iterator[Provider]:

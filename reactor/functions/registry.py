@@ -15,10 +15,10 @@ from typing import Any
 from reactor.errors import CodeError, FunctionNotFound, ReactorError, WrongFunctionKind
 from reactor.functions.crons import Cron, Crons
 from reactor.functions.determinism import freeze_modules
-from reactor.functions.environment import EnvSettings
+from reactor.functions.environment import EnvSettings, check_settings
 from reactor.functions.function import Function, Kind
 from reactor.functions.http import HttpRouter, router_in
-from reactor.functions.providers import Provider, providers_in
+from reactor.functions.providers import Declared, providers_in, providers_with
 from reactor.functions.system_functions import system_functions
 from reactor.schema.catalog import Catalog
 from reactor.schema.system import SYSTEM
@@ -113,11 +113,21 @@ class App:
     folder: Path
     catalog: Catalog
     registry: Registry
-    providers: tuple[Provider, ...] = ()
+    providers: tuple[Declared, ...] = ()
     http: HttpRouter | None = None
     settings: tuple[type[EnvSettings], ...] = ()
     modules: Mapping[str, ModuleType] = field(default_factory=dict)
     crons: tuple[Cron, ...] = ()
+
+    def check_environment(self, variables: Mapping[str, str]) -> None:
+        """Check that this can be served with these environment variables.
+
+        Raises:
+            EnvironmentVariableError: one is missing, or does not fit.
+            CodeError: the identity providers cannot be made of them.
+        """
+        check_settings(self.settings, variables)
+        providers_with(self.providers, variables)
 
 
 def load_app(folder: Path, *, fresh: bool = True) -> App:
@@ -142,7 +152,7 @@ def load_app(folder: Path, *, fresh: bool = True) -> App:
         schema = _import(SCHEMA_MODULE, folder) if (folder / f"{SCHEMA_MODULE}.py").is_file() else None
         catalog = Catalog.of(schema if schema is not None else {}, SYSTEM)
         functions: list[Function[..., Any]] = []
-        providers: tuple[Provider, ...] = ()
+        providers: tuple[Declared, ...] = ()
         http: HttpRouter | None = None
         for path, name in _function_modules(folder):
             module = _import(name, folder)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hmac
+import logging
 import os
 import secrets
 from collections.abc import Mapping
@@ -13,8 +14,11 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from reactor.errors import AuthenticationError, StoreReadOnly
+from reactor.engine.store import Ts
+from reactor.errors import AuthenticationError, ReactorError, StoreReadOnly
+from reactor.functions.environment import variables
 from reactor.functions.identity import STANDARD_CLAIMS, Identity
+from reactor.functions.providers import Declared, Provider, providers_with
 from reactor.functions.runner import Runner
 from reactor.server.admin_keys import AdminKeys
 from reactor.services.auth.tokens import Tokens, Verified
@@ -33,6 +37,8 @@ class Credentials(NamedTuple):
     admin: bool
     proof: Verified | str | None = None
 
+
+logger = logging.getLogger(__name__)
 
 ANONYMOUS = Credentials(None, False)
 
@@ -80,6 +86,31 @@ def load_admin_key(database: Path, instance_name: str, key: str | None = None) -
         ) from error
 
 
+class _Providers:
+    """The identity providers of the app and the environment variables in force. Asked before each message, so kept while both stay."""
+
+    __slots__ = ("_declared", "_found", "_runner", "_ts")
+
+    def __init__(self, runner: Runner) -> None:
+        self._runner = runner
+        self._declared: tuple[Declared, ...] = ()
+        self._ts = Ts(0)  # as of which the variables are known
+        self._found: tuple[Provider, ...] = ()
+
+    def __call__(self) -> tuple[Provider, ...]:
+        runner = self._runner
+        declared, ts = runner.app.providers, runner.engine.environment.changed_ts
+        if declared is not self._declared or ts != self._ts:
+            self._declared, self._ts = declared, ts
+            try:
+                self._found = providers_with(declared, {**variables(runner.engine), **runner.addresses})
+            except ReactorError as error:
+                # Both were checked when they came into force; another node may serve other code.
+                logger.error("Nobody can sign in: %s", error.message)
+                self._found = ()
+        return self._found
+
+
 class Authenticator:
     """Verifies what callers show, over HTTP and over the socket.
 
@@ -95,7 +126,7 @@ class Authenticator:
 
     def __init__(self, admin_key: str, runner: Runner) -> None:
         self._admin_key = admin_key.encode()
-        self._tokens = Tokens(lambda: runner.app.providers, runner.runtime, runner.limits)
+        self._tokens = Tokens(_Providers(runner), runner.runtime, runner.limits)
         self.keys = AdminKeys(runner)
 
     async def close(self) -> None:

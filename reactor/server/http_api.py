@@ -17,6 +17,7 @@ import orjson
 from reactor.engine.store import Ts
 from reactor.errors import (
     AuthenticationError,
+    CodeError,
     EnvironmentVariableError,
     FunctionNotFound,
     ProtocolError,
@@ -350,8 +351,10 @@ class HttpApi:
         changes = _changes(await self._json_body(call))
         runner = self._runner
         try:
-            await change_variables(runner.engine, changes, settings=runner.app.settings, built_in=runner.addresses, limits=runner.limits)
-        except EnvironmentVariableError as error:
+            await change_variables(
+                runner.engine, changes, check=runner.app.check_environment, built_in=runner.addresses, limits=runner.limits
+            )
+        except (CodeError, EnvironmentVariableError) as error:
             raise HttpError(400, error.code, error.message) from None
         return Reply(b"null")
 

@@ -62,7 +62,7 @@ async def prepare_environment(runner: Runner, app: App, env_file: EnvFile | None
         StoreError: the database could not be changed.
     """
     changes = env_file.changes() if env_file is not None else {}
-    await change_variables(runner.engine, changes, settings=app.settings, built_in=runner.addresses, limits=runner.limits)
+    await change_variables(runner.engine, changes, check=app.check_environment, built_in=runner.addresses, limits=runner.limits)
     if env_file is not None:
         env_file.done(changes)
 

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Mapping
 from contextlib import aclosing
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import orjson
@@ -316,6 +317,6 @@ async def test_what_the_settings_need_can_neither_be_removed_nor_set_to_what_doe
 ) -> None:
     await t.set_env({"STRIPE_KEY": "sk", "GREETING": "hi"})
     with pytest.raises(EnvironmentVariableError, match="environment variable"):
-        await change_variables(t._engine, changes, settings=[Settings])
-    await change_variables(t._engine, {"STRIPE_KEY": "sk_2", "GREETING": None}, settings=[Settings])
+        await change_variables(t._engine, changes, check=partial(check_settings, [Settings]))
+    await change_variables(t._engine, {"STRIPE_KEY": "sk_2", "GREETING": None}, check=partial(check_settings, [Settings]))
     assert variables(t._engine) == {"STRIPE_KEY": "sk_2"}

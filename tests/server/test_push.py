@@ -13,7 +13,8 @@ from typing import Any
 import httpx
 import pytest
 
-from reactor.errors import CodeError, ReactorError
+from reactor.errors import CodeError, EnvironmentVariableError, ReactorError
+from reactor.functions.environment import change_variables
 from reactor.server.app import Backend, open_backend
 from reactor.server.logs import Logs
 from reactor.server.push import Watcher, describe, push
@@ -383,6 +384,9 @@ async def test_identity_providers_are_pushed_with_the_functions(app: App) -> Non
         ("providers = [{'domain': 'id.example'}]", "declares no identity provider"),
         ("from reactor import OIDC\nproviders = [OIDC('http://id.example', 'app')]", "app_functions/auth_config.py:2: The issuer"),
         ("import os\nissuer = os.environ['NOT_SET_ANYWHERE']", "app_functions/auth_config.py:2: KeyError: 'NOT_SET_ANYWHERE'"),
+        ("def providers(env):\n    return []", "providers(env) gives no identity provider"),
+        ("def providers(env):\n    return 1 / 0", "providers(env) raised ZeroDivisionError"),
+        ("from reactor import OIDC\ndef providers(env):\n    return OIDC('http://id.example', 'app')", "The issuer 'http://id.example'"),
     ],
 )
 async def test_identity_providers_that_cannot_be_are_not_pushed(app: App, text: str, says: str) -> None:
@@ -395,3 +399,46 @@ async def test_identity_providers_that_cannot_be_are_not_pushed(app: App, text: 
             async with Socket(node) as client:
                 client.authenticate("User", issuer.token())
                 await client.reflected()
+
+
+FROM_ENV = """
+from reactor import OIDC
+
+def providers(env):
+    return [OIDC(env["ISSUER"], audience=env.get("AUDIENCE", "app"))]
+"""
+
+
+async def test_identity_providers_follow_the_environment_variables_that_they_are_made_of(app: App) -> None:
+    app.write(auth_config=auth_config_of_nobody())
+    with Issuer() as issuer:
+        async with app.running() as node:
+            runner = node.runner
+            app.write(auth_config=FROM_ENV)
+            with pytest.raises(EnvironmentVariableError, match=r"auth_config\.py needs the environment variable ISSUER") as raised:
+                await push(runner)
+            assert raised.value.code == "MissingEnvironmentVariables"
+
+            async def change(changes: dict[str, str | None]) -> None:
+                await change_variables(runner.engine, changes, check=runner.app.check_environment, built_in=runner.addresses)
+
+            await change({"ISSUER": issuer.url})
+            await push(runner)
+            async with Socket(node) as client:
+                client.authenticate("User", issuer.token())
+                await client.reflected()
+                for wrong in ({"ISSUER": None}, {"ISSUER": "http://id.example"}):
+                    with pytest.raises(ReactorError):
+                        await change(wrong)
+                await client.reflected()
+                await change({"AUDIENCE": "other"})
+                client.subscribe("notes:texts")
+                _, _, last = await client.closed()
+                assert last is not None and "No identity provider" in last["error"]
+            async with Socket(node) as client:
+                client.authenticate("User", issuer.token(aud="other"))
+                await client.reflected()
+
+
+def auth_config_of_nobody() -> str:
+    return "from reactor import OIDC\n\nproviders = [OIDC('https://nobody.example', 'app')]\n"
