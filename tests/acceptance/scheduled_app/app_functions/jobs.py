@@ -2,7 +2,7 @@ import asyncio
 import os
 from datetime import timedelta
 
-from reactor import ActionCtx, MutationCtx, QueryCtx, ScheduledFunction, gt, internal_action, internal_mutation, mutation, query
+from reactor import ActionCtx, Id, MutationCtx, QueryCtx, ScheduledFunction, gt, internal_action, internal_mutation, mutation, query
 from schema import Run
 
 
@@ -26,6 +26,20 @@ async def submit(ctx: MutationCtx, key: str, file: str) -> str:
     await ctx.scheduler.run_after(timedelta(), run, key=f"m{key}")
     await ctx.scheduler.run_after(timedelta(milliseconds=20), act, key=f"a{key}", file=file)
     return key
+
+
+@mutation
+async def soon(ctx: MutationCtx, key: str) -> Id[ScheduledFunction]:
+    return await ctx.scheduler.run_after(timedelta(seconds=0.5), run, key=f"c{key}")
+
+
+@mutation
+async def cancel(ctx: MutationCtx, id: Id[ScheduledFunction]) -> bool:
+    """Whether it had not run, and now never does."""
+    job = await ctx.db.get(id)
+    pending = job is not None and job.state.kind == "pending"
+    await ctx.scheduler.cancel(id)
+    return pending
 
 
 @mutation
