@@ -175,7 +175,11 @@ def start(settings: Settings) -> None:
         logs = Logs(sys.stdout, machine=True, folder=folder)
         try:
             url = url_of(node.listening[0])
-            async with open_backend(folder, settings, logs, url=url, production=True) as backend, node.attend(backend.runner):
+            async with (
+                open_backend(folder, settings, logs, url=url, production=True) as backend,
+                node.attend(backend.runner),
+                backend.metrics.among(node.siblings),
+            ):
 
                 def on_start(stop: Callable[[], None]) -> None:
                     node.stop_with(stop)

@@ -32,6 +32,7 @@ from reactor.engine.store import Commit, LogEntry, RequestKey, RequestRepeated, 
 from reactor.engine.transaction import NO_CACHE, Base, Transaction
 from reactor.engine.write_set import Image, Overlay
 from reactor.errors import StoreError, StoreUnavailable
+from reactor.histogram import Histogram
 from reactor.limits import Limits
 from reactor.schema.catalog import Catalog
 
@@ -51,6 +52,9 @@ WRITE_ATTEMPTS = 20
 
 #: How long a reader waits for other nodes' commits.
 REACH_S = 10.0
+
+#: Upper bounds of the buckets in which groups are counted by their commits.
+GROUP_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 
 
 class Conflict(Exception):
@@ -128,6 +132,9 @@ class Committer:
     Positions count what was accepted here or learned from other nodes. Invariants: ``flushed <= position``; the overlay
     and ``_recent`` hold every accepted write above the smallest base of a running mutation; ``pending`` is what is above
     the group being written, in order. ``position``, ``flushed`` and the log's head are advanced by this class alone.
+
+    Attributes:
+        group_sizes: of the groups that became durable.
     """
 
     def __init__(
@@ -152,6 +159,7 @@ class Committer:
         self._waiting: list[tuple[Ts, asyncio.Future[None]]] = []  # for the head to reach a ts
         self._news = False  # whether other nodes may have committed
         self._failures = 0  # in a row, to write the group that is pending first
+        self.group_sizes = Histogram(GROUP_SIZES)
         self._favour = asyncio.Lock()
         self._favoured = 0  # how many are, or wait to be
         self._granted = asyncio.Event()  # set while they may run
@@ -458,6 +466,7 @@ class Committer:
     def _finish(self, group: Sequence[Accepted]) -> None:
         """The group is durable: answer, remember, make live queries stale, in this order and in one turn of the loop."""
         self.head = max(self.head, group[-1].commit.ts)
+        self.group_sizes.add(len(group))
         self._flush()
         for accepted in group:
             committed = Committed(accepted.commit.ts, accepted.answer.value, accepted.answer.log_lines, accepted.answer.result)

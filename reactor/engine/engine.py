@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from reactor.engine import backfill, history
@@ -17,6 +17,7 @@ from reactor.engine.snapshot import Pin, Pins
 from reactor.engine.store import RequestKey, RequestRecord, Store, Ts, Write
 from reactor.engine.transaction import Transaction
 from reactor.errors import WriteConflict
+from reactor.histogram import Histogram
 from reactor.limits import Limits
 from reactor.schema.catalog import Catalog
 from reactor.schema.index import IndexRange
@@ -34,6 +35,9 @@ RUNS = 10
 FAVOURED_ATTEMPTS = 2
 #: At a time: each may hold all that was changed since.
 READS_OF_THE_PAST = 4
+#: Why a mutation runs again: a commit changed what it had read; what others had accepted before it could not be written, or the
+#: schema was changed; another node answered a request of its group.
+RERUNS = ("conflict", "innocent", "repeated")
 #: Sessions whose newest request is known without asking the database.
 SESSIONS_REMEMBERED = 20_000
 
@@ -44,6 +48,10 @@ class Engine:
     Args:
         store: opened; the engine does not close it.
         catalog: the schema to begin with; ``push`` brings the store to it, or to another.
+
+    Attributes:
+        conflicts: how many runs of mutations came to nothing because of other commits, by the table in which those wrote.
+        reruns: how many runs of mutations were made again, by cause.
 
     ``start`` before anything else, ``stop`` at the end; both once.
     """
@@ -63,6 +71,8 @@ class Engine:
         self._newest: dict[str, int] = {}  # request of each session that ran lately; see _remembered
         self._pushing = asyncio.Lock()
         self._writer: asyncio.Task[None] | None = None
+        self.conflicts: dict[str, int] = {}
+        self.reruns = dict.fromkeys(RERUNS, 0)
         self.live: LiveQueries[Any] = LiveQueries(self._log, runtime, limits)
         self.environment = Resident(ENVIRONMENT)  # loaded by the first push
         self._followers: dict[str, list[Follower]] = {}  # by table
@@ -134,6 +144,16 @@ class Engine:
     def trouble(self) -> str | None:
         """Why this node should get no requests for now."""
         return self._store.trouble
+
+    @property
+    def group_sizes(self) -> Histogram:
+        """How many mutations were committed at a time."""
+        return self._committer.group_sizes
+
+    @property
+    def store_durations(self) -> Mapping[str, Histogram]:
+        """How long the store's steps took; see ``Store.durations``."""
+        return self._store.durations
 
     def follow(self, table: str, tell: Follower) -> None:
         """Have ``tell`` called with every published write to a table, in order, before live queries learn of it."""
@@ -249,6 +269,7 @@ class Engine:
             except Conflict as conflict:
                 table, repeated = conflict.table, conflict.repeated
                 attempt += not conflict.innocent
+                self._count(conflict, again=attempt < self._limits.mutation_attempts)
                 continue
             if request is not None and (record := await self._answered_elsewhere(request)) is not None:
                 return _replayed(record, on_durable)
@@ -258,6 +279,12 @@ class Engine:
             f"{where} changed while the mutation ran, on each of its {self._limits.mutation_attempts} attempts. "
             "Nothing was written. Read less in the mutation, or retry it."
         )
+
+    def _count(self, conflict: Conflict, *, again: bool) -> None:
+        if conflict.table:
+            self.conflicts[conflict.table] = self.conflicts.get(conflict.table, 0) + 1
+        if again:
+            self.reruns["repeated" if conflict.repeated else "innocent" if conflict.innocent else "conflict"] += 1
 
     def _earlier(self, request: RequestKey) -> asyncio.Future[None] | None:
         """Resolves when the run or the commit of this request that is under way has ended; None when there is none."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Hashable, Sequence
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Literal, NamedTuple, Protocol, TypeVar, get_args
 
 from reactor.engine.commit_log import CommitLog, Published
 from reactor.engine.eager import start
@@ -23,8 +23,13 @@ from reactor.engine.store import Ts
 from reactor.engine.subscriptions import Subscriptions
 from reactor.engine.transaction import Transaction
 from reactor.limits import Limits
+from reactor.schema.system import ENVIRONMENT
 
-__all__ = ["LiveQueries", "LiveQuery", "Outcome", "Run", "Subscription", "Watcher"]
+__all__ = ["Cause", "LiveQueries", "LiveQuery", "Outcome", "Own", "Run", "Subscription", "Watcher"]
+
+#: Why a query runs again: a commit touched what it read, or an environment variable that it read was changed; code was pushed;
+#: its watcher is somebody else now; or it is asked for as of a snapshot that its newest result is not of.
+Cause = Literal["commit", "environment", "push", "identity", "snapshot"]
 
 
 class Outcome(Protocol):
@@ -80,7 +85,14 @@ class Subscription(Generic[O]):
     __slots__ = ("_identity", "_journal", "_key", "_live", "_queries", "_run", "watcher")
 
     def __init__(
-        self, queries: LiveQueries[O], key: Hashable, identity: Hashable, journal: str | None, run: Run[O], watcher: Watcher
+        self,
+        queries: LiveQueries[O],
+        key: Hashable,
+        identity: Hashable,
+        journal: str | None,
+        run: Run[O],
+        watcher: Watcher,
+        cause: Cause | None,
     ) -> None:
         self._queries = queries
         self._key = key
@@ -88,7 +100,7 @@ class Subscription(Generic[O]):
         self._journal = journal
         self._run = run
         self.watcher = watcher
-        self._live = queries._join(self, key, identity, journal, run, (_SHARED, identity))
+        self._live = queries._join(self, key, identity, journal, run, (_SHARED, identity), cause)
 
     def at(self, pin: Pin) -> O | asyncio.Future[O]:
         """The result as of the pinned ts: at once when it is known or the run did not suspend, else a future.
@@ -123,7 +135,8 @@ class Subscription(Generic[O]):
             return False
         self._live.leave(self)
         # Not the shared one again: at another ts it may be fit to share, and at this one foreign for ever.
-        self._live = self._queries._join(self, self._key, self._identity, self._journal, self._run, (self._identity,))
+        cause = self._live._cause
+        self._live = self._queries._join(self, self._key, self._identity, self._journal, self._run, (self._identity,), cause)
         return True
 
 
@@ -134,13 +147,16 @@ class LiveQuery(Generic[O]):
     commits are published); while it has one, its read set is registered as of ``ts``.
     """
 
-    __slots__ = ("_journal", "_queries", "_run", "_running", "identity", "invalid_at", "outcome", "slot", "subscriptions", "ts")
+    __slots__ = ("_cause", "_journal", "_queries", "_run", "_running", "identity", "invalid_at", "outcome", "slot", "subscriptions", "ts")
 
-    def __init__(self, queries: LiveQueries[O], slot: Slot, identity: Hashable, journal: str | None, run: Run[O]) -> None:
+    def __init__(
+        self, queries: LiveQueries[O], slot: Slot, identity: Hashable, journal: str | None, run: Run[O], cause: Cause | None
+    ) -> None:
         self._queries = queries
         self._run = run
         self._journal = journal
         self._running: dict[Ts, asyncio.Future[O]] = {}
+        self._cause = cause  # of the run that is next if there is no result, or it is stale; None: it is the first
         self.slot = slot
         self.identity = identity
         self.outcome: O | None = None
@@ -156,6 +172,9 @@ class LiveQuery(Generic[O]):
         running = self._running.get(ts)
         if running is not None:
             return running
+        cause = "snapshot" if self.outcome is not None and ts < self.ts else self._cause
+        if cause is not None:
+            self._queries.reruns[cause] += 1
         result = start(self._evaluate(pin.retain()))
         if isinstance(result, asyncio.Task):
             self._running[ts] = result
@@ -167,10 +186,11 @@ class LiveQuery(Generic[O]):
         if self.subscriptions.pop(subscription, self) is None and not self.subscriptions:
             self._queries._end(self)
 
-    def invalidate(self, ts: Ts) -> None:
+    def invalidate(self, ts: Ts, cause: Cause) -> None:
         """A commit at ``ts`` overlapped what the result was computed from."""
         if self.invalid_at is None:
             self.invalid_at = ts
+            self._cause = cause
             for subscription in list(self.subscriptions):
                 subscription.watcher.invalidated(subscription)
 
@@ -178,6 +198,7 @@ class LiveQuery(Generic[O]):
         """The code changed: no result so far holds at any ts, those being computed included."""
         self._running = {}
         self.outcome = None
+        self._cause = "push"
         self._queries._subscriptions.remove(self)
         for subscription in list(self.subscriptions):
             subscription.watcher.invalidated(subscription)
@@ -214,7 +235,7 @@ class LiveQuery(Generic[O]):
         self._queries._place(self)
         overlap = self._queries.log.first_overlap(read_set, ts)
         if overlap is not None:
-            self.invalidate(overlap)
+            self.invalidate(overlap, "commit")
         return outcome
 
     def _ended(self, ts: Ts, task: asyncio.Future[O]) -> None:
@@ -223,7 +244,12 @@ class LiveQuery(Generic[O]):
 
 
 _SHARED = object()
-_ONCE = object()
+
+
+class Own(NamedTuple):
+    """Key of a query that no client watches, which is not counted."""
+
+    key: Hashable
 
 
 class _Forget:
@@ -243,7 +269,8 @@ class LiveQueries(Generic[O]):
     """All live queries of a node.
 
     Attributes:
-        runs: how often any query ran, for metrics and for tests of what a commit re-runs.
+        runs: how often any query ran.
+        reruns: how often one ran again, by cause.
         generation: grows with every push of code.
     """
 
@@ -252,34 +279,47 @@ class LiveQueries(Generic[O]):
         self.runtime = runtime
         self.limits = limits
         self.runs = 0
+        self.reruns: dict[Cause, int] = dict.fromkeys(get_args(Cause), 0)
         self.generation = 0
         self._slots: dict[Slot, LiveQuery[O]] = {}
         self._all: dict[LiveQuery[O], None] = {}
         self._subscriptions: Subscriptions[LiveQuery[O]] = Subscriptions()
         self._recent: dict[Hashable, Subscription[O]] = {}
+        self._own = 0  # of those, with a key that is ``Own``
 
     def __len__(self) -> int:
-        return len(self._all) - len(self._recent)
+        """How many clients watch."""
+        return len(self._all) - self._own
 
-    def subscribe(self, key: Hashable, identity: Hashable, run: Run[O], watcher: Watcher, *, journal: str | None = None) -> Subscription[O]:
+    def subscribe(
+        self,
+        key: Hashable,
+        identity: Hashable,
+        run: Run[O],
+        watcher: Watcher,
+        *,
+        journal: str | None = None,
+        cause: Cause | None = None,
+    ) -> Subscription[O]:
         """Watch a query. Nothing runs before ``Subscription.at``.
 
         Args:
             key: function and arguments: who gives equal keys gives runs that differ in their identity only.
             identity: who calls. Results that did not look at it are shared between all identities.
             journal: of the client's last result, when it resumes a page.
+            cause: why it has to run for this watcher, if it was watched before.
         """
-        return Subscription(self, key, identity, journal, run, watcher)
+        return Subscription(self, key, identity, journal, run, watcher, cause)
 
     async def once(self, key: Hashable, identity: Hashable, run: Run[O], pin: Pin) -> O:
         """The result as of ``pin``, to be asked for once: kept for whoever asks again until a commit touches it.
 
         Args: as for ``subscribe``. Who asks once shares with others who do, not with watchers, whose pages keep their ends.
         """
-        asked = (_ONCE, key, identity)
+        asked = (key, identity)
         subscription = self._recent.get(asked)
         if subscription is None:
-            subscription = self._recent[asked] = self.subscribe((_ONCE, key), identity, run, _Forget(self, asked))
+            subscription = self._recent[asked] = self.subscribe(Own(key), identity, run, _Forget(self, asked))
             if len(self._recent) > self.limits.results_cached:
                 self._forget(next(iter(self._recent)))
         try:
@@ -300,8 +340,11 @@ class LiveQueries(Generic[O]):
     def publish(self, commits: Sequence[Published]) -> None:
         """Make stale what ``commits`` touched, and tell the watchers. Called once for each group, in ts order."""
         for commit in commits:
-            for live in self._subscriptions.overlapping(commit.writes):
-                live.invalidate(commit.ts)
+            stale = self._subscriptions.overlapping(commit.writes)
+            if stale:
+                cause: Cause = "environment" if commit.writes[0].table.name == ENVIRONMENT else "commit"
+                for live in stale:
+                    live.invalidate(commit.ts, cause)
 
     def restart_all(self) -> None:
         """New code is in force: every live query runs again with it."""
@@ -314,6 +357,7 @@ class LiveQueries(Generic[O]):
         self._subscriptions.check_invariants()
         for slot, live in self._slots.items():
             assert live.slot == slot and live in self._all
+        assert self._own == sum(isinstance(live.slot[0], Own) for live in self._all)
         for live in self._all:
             assert live.subscriptions, "a live query without subscriptions"
             assert all(subscription._live is live for subscription in live.subscriptions)
@@ -326,6 +370,7 @@ class LiveQueries(Generic[O]):
         journal: str | None,
         run: Run[O],
         owners: Sequence[Hashable],
+        cause: Cause | None,
     ) -> LiveQuery[O]:
         """Let ``subscription`` hold the first live query of ``owners`` that it can join, or a new one."""
         for owner in owners:
@@ -334,8 +379,9 @@ class LiveQueries(Generic[O]):
                 break
         else:
             slot = (key, journal, identity)
-            live = self._slots[slot] = LiveQuery(self, slot, identity, journal, run)
+            live = self._slots[slot] = LiveQuery(self, slot, identity, journal, run, cause)
             self._all[live] = None
+            self._own += isinstance(key, Own)
         live.subscriptions[subscription] = None
         return live
 
@@ -355,5 +401,6 @@ class LiveQueries(Generic[O]):
     def _end(self, live: LiveQuery[O]) -> None:
         self._subscriptions.remove(live)
         del self._all[live]
+        self._own -= isinstance(live.slot[0], Own)
         if self._slots.get(live.slot) is live:
             del self._slots[live.slot]

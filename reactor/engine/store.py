@@ -20,9 +20,11 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, NewType, Protocol
 
 from reactor.errors import StoreError
+from reactor.histogram import Histogram
 from reactor.schema.catalog import IndexDef, Table
 
 __all__ = [
+    "DURATION_S",
     "UNCOMMITTED",
     "Commit",
     "Head",
@@ -85,6 +87,10 @@ class Write(NamedTuple):
     before_keys: tuple[bytes, ...]
     after_keys: tuple[bytes, ...]
     row: Row | None = None
+
+
+#: Upper bounds of the buckets, seconds, in which a store counts how long its steps take.
+DURATION_S = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
 
 class RequestKey(NamedTuple):
@@ -213,7 +219,11 @@ class Store(Protocol):
 
     Attributes:
         exclusive: whether no other process writes to it: then what this one knows of it stays right.
+        durations: in seconds, of what it does over and over, by the step's name; in ``DURATION_S``.
     """
+
+    @property
+    def durations(self) -> Mapping[str, Histogram]: ...
 
     @property
     def exclusive(self) -> bool: ...

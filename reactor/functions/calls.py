@@ -181,10 +181,8 @@ class ActionCalls:
     async def call(self, kind: str, function: Function[..., Any] | str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         runner, caller = self._runner, self._caller
         called, text = self._called(kind, function, args, kwargs)
-        if kind == "action":
-            value = await runner.act(called, text, caller, runner.run_of(called, text))
-            return called.returns.load(value, runner.engine.catalog)
-        return self._result(called, await (runner.query if kind == "query" else runner.mutation)(called.path, text, caller))
+        run = runner.query if kind == "query" else runner.mutation if kind == "mutation" else runner.action
+        return self._result(called, await run(called.path, text, caller))
 
     async def once(self, key: str, function: Function[..., Any] | str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         called, text = self._called("mutation", function, args, kwargs)

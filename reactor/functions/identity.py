@@ -67,7 +67,7 @@ class Caller:
     Attributes:
         admin: may run internal functions, and sees errors in full.
         request_id: 16 hex digits that name the call in logs and error texts.
-        origin: ``sync``, ``http``, ``http action``, ``cli``, ``action``, ``scheduler`` or ``test``.
+        origin: ``sync``, ``http``, ``http action``, ``cli``, ``action``, ``scheduler``, ``cron`` or ``test``.
         job: the id of the scheduled function that this call is, or that it is a part of.
     """
 

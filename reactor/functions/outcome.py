@@ -90,7 +90,7 @@ class Outcome:
 
 
 class RunRecord(NamedTuple):
-    """One run from outside, for logs and metrics."""
+    """One run, with all that it called in its transaction, for logs."""
 
     time_ns: int  # when it ended
     request_id: str
@@ -100,8 +100,8 @@ class RunRecord(NamedTuple):
     duration_s: float
     error: ErrorReport | None
     log_lines: tuple[str, ...]
-    usage: Usage | None
-    attempts: int
+    usage: Usage | None  # of the last attempt; None: it had no transaction of its own, as an action
+    attempts: int  # more than one: it conflicted; 0: nothing ran
     origin: str
     cached: bool = False  # an earlier run's result that still held: nothing ran
 

@@ -77,7 +77,10 @@ def _quoted(text: str) -> str:
 
 @contextmanager
 def capture_output() -> Iterator[None]:
-    """Inside, ``print`` and ``logging`` of running functions go to their runs' logs."""
+    """Inside, ``print`` and ``logging`` of running functions go to their runs' logs.
+
+    Python leaves out records below WARNING until a level is set. Here they begin at INFO, unless the app has set another.
+    """
     stdout, stderr = sys.stdout, sys.stderr
     root = logging.getLogger()
     records = _Records()
@@ -86,12 +89,16 @@ def capture_output() -> Iterator[None]:
     for handler in handlers:
         handler.addFilter(outside)
     root.addHandler(records)
+    level = root.level
+    if level == logging.WARNING:
+        root.setLevel(logging.INFO)
     sys.stdout = _Output(stdout, "LOG")
     sys.stderr = _Output(stderr, "ERROR")
     try:
         yield
     finally:
         sys.stdout, sys.stderr = stdout, stderr
+        root.setLevel(level)
         root.removeHandler(records)
         for handler in handlers:
             handler.removeFilter(outside)

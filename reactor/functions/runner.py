@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Hashable
@@ -13,7 +14,7 @@ from reactor.engine.engine import Engine
 from reactor.engine.runtime import Runtime
 from reactor.engine.store import RequestKey, Ts
 from reactor.engine.transaction import Transaction
-from reactor.errors import ArgumentError, FunctionNotFound, FunctionTimeout
+from reactor.errors import ArgumentError, FunctionNotFound, FunctionTimeout, ReactorError
 from reactor.functions.calls import ActionCalls, Invocation
 from reactor.functions.context import ActionCtx
 from reactor.functions.cursors import Cursors
@@ -29,6 +30,7 @@ from reactor.functions.pages import Pager
 from reactor.functions.pending import Pending
 from reactor.functions.registry import App, canonical_path
 from reactor.functions.run import Run
+from reactor.functions.run_counts import RunCounts
 from reactor.functions.scheduling import system_limits
 from reactor.limits import Limits
 
@@ -49,11 +51,11 @@ class Runner:
         secret: of the database; authenticates page cursors and upload URLs.
         blobs: where the content of files is.
         production: errors other than AppError are opaque to clients, and log lines do not reach them.
-        on_run: told of every run from outside, for logs and metrics.
+        on_run: told of every run from outside, for logs.
 
     A failed function is an outcome, not an exception. ``app`` is swapped in one step by a push. ``addresses``, set by the assembly,
     is where clients reach the server, as functions find it in their environment. ``refuses``, if set, tells of a
-    function's path and arguments whether they made a node hang lately, and may not run.
+    function's path and arguments whether they made a node hang lately, and may not run. ``counts`` is what the runs came to.
     """
 
     def __init__(
@@ -80,6 +82,7 @@ class Runner:
         self.system_limits = system_limits(limits)
         self.files = Files(self, blobs, secret)
         self.pending = Pending(engine, limits.functions_pending)
+        self.counts = RunCounts()
         self._on_run = on_run
 
     # --- queries
@@ -123,13 +126,12 @@ class Runner:
         except Exception as error:
             return self._failed(path, caller, error, "query")
         if not ran:
-            self._record(None, path, "query", caller, started, outcome, None, None, cached=True)
+            self._record(path, "query", caller, started, outcome, None, None, cached=True)
         return outcome.at(pin.ts)
 
     async def _query_in(self, tx: Transaction, path: str, args: bytes, caller: Caller, journal: str | None) -> Outcome:
         started = time.perf_counter()
         invocation: Invocation | None = None
-        function: Function[..., Any] | None = None
         try:
             function = self.app.registry.find(path, "query", internal=caller.admin)
             invocation = self.invocation(tx, function, args, caller, journal)
@@ -137,7 +139,7 @@ class Runner:
             outcome = Outcome.success(value, self._lines(invocation.run, caller), invocation)
         except Exception as error:
             outcome = self._failure(error, caller, invocation)
-        self._record(function, path, "query", caller, started, outcome, invocation.run if invocation else None, tx)
+        self._record(path, "query", caller, started, outcome, invocation.run if invocation else None, tx)
         return outcome.at(tx.ts)
 
     # --- mutations
@@ -166,10 +168,9 @@ class Runner:
         started = time.perf_counter()
         latest: list[tuple[Transaction, Invocation]] = []
         attempts = 0
-        function: Function[..., Any] | None = None
 
         async def run(tx: Transaction) -> Answer:
-            nonlocal attempts, function
+            nonlocal attempts
             attempts += 1
             # Found anew each time: a push may have come between two attempts.
             function = self.app.registry.find(path, "mutation", internal=caller.admin)
@@ -182,7 +183,9 @@ class Runner:
             return Answer(value, self._lines(invocation.run, caller))
 
         def outcome_of(committed: Committed) -> Outcome:
-            return Outcome(True, committed.value, None, committed.log_lines, ts=committed.ts)
+            # What is remembered of the first time may be of a server that was not in production.
+            lines = committed.log_lines if not committed.replayed or self._tells(caller) else ()
+            return Outcome(True, committed.value, None, lines, ts=committed.ts)
 
         told: Outcome | None = None
 
@@ -199,8 +202,13 @@ class Runner:
             raise
         except Exception as error:
             outcome = self._failure(error, caller, latest[0][1] if latest else None)
+        except asyncio.CancelledError:
+            self._record_canceled(path, "mutation", caller, started, latest[0][1].run if latest else None)
+            raise
         tx, invocation = latest[0] if latest else (None, None)
-        self._record(function, path, "mutation", caller, started, outcome, invocation.run if invocation else None, tx, attempts)
+        run_of = invocation.run if invocation is not None else None
+        # Without an attempt it is the answer that was given the first time.
+        self._record(path, "mutation", caller, started, outcome, run_of, tx, attempts, cached=outcome.ok and not attempts)
         return outcome
 
     # --- actions
@@ -209,15 +217,19 @@ class Runner:
         """Run an action, at most once."""
         started = time.perf_counter()
         run: Run | None = None
-        function: Function[..., Any] | None = None
         try:
             function = self.app.registry.find(path, "action", internal=caller.admin)
-            run = self.run_of(function, args)
-            value = await self.act(function, args, caller, run)
+            run = Run(function.path, args, "action", self.runtime.now_ns() / 1e6, self._seed, self.limits)
+            arguments = self.arguments(function, args)
+            result = await execute(run, function.body(self._action_ctx(caller, run), **arguments))
+            value = function.returns.encode(result, self.engine.catalog, self.limits.result_size_bytes)
             outcome = Outcome(True, value, None, self._lines(run, caller), ts=self.engine.head_ts)
         except Exception as error:
             outcome = self._failure(error, caller, None, run)
-        self._record(function, path, "action", caller, started, outcome, run, None)
+        except asyncio.CancelledError:
+            self._record_canceled(path, "action", caller, started, run)
+            raise
+        self._record(path, "action", caller, started, outcome, run, None)
         return outcome
 
     async def http_action(self, name: str, url: bytes, body: Callable[[ActionCtx], Coroutine[Any, Any, None]], caller: Caller) -> Outcome:
@@ -236,7 +248,10 @@ class Runner:
             outcome = Outcome(True, b"null", None, self._lines(run, caller), ts=self.engine.head_ts)
         except Exception as error:
             outcome = self._failure(error, caller, None, run)
-        self._record(None, name, "action", caller, started, outcome, run, None)
+        except asyncio.CancelledError:
+            self._record_canceled(name, "action", caller, started, run)
+            raise
+        self._record(name, "action", caller, started, outcome, run, None)
         return outcome
 
     async def any_kind(self, path: str, args: bytes, caller: Caller) -> Outcome:
@@ -284,20 +299,10 @@ class Runner:
     def _seed(self) -> bytes:
         return self.runtime.random_bytes(16)
 
-    def run_of(self, function: Function[..., Any], args: bytes) -> Run:
-        """A run of an action that begins now."""
-        return Run(function.path, args, function.kind, self.runtime.now_ns() / 1e6, self._seed, self.limits)
-
     def invocation(self, tx: Transaction, function: Function[..., Any], args: bytes, caller: Caller, journal: str | None) -> Invocation:
         """What one run of a query or mutation from outside shares with the functions it calls."""
         run = Run(function.path, args, function.kind, tx.now_ms, self._seed, self.limits)
         return Invocation(self, tx, run, caller, journal)
-
-    async def act(self, function: Function[..., Any], args: bytes, caller: Caller, run: Run) -> bytes:
-        """Run an action; its result's JSON text. Raises what it raises."""
-        arguments = self.arguments(function, args)
-        value = await execute(run, function.body(self._action_ctx(caller, run), **arguments))
-        return function.returns.encode(value, self.engine.catalog, self.limits.result_size_bytes)
 
     def _action_ctx(self, caller: Caller, run: Run) -> ActionCtx:
         return ActionCtx(ActionCalls(self, caller, run), Auth(caller.identity))
@@ -333,25 +338,28 @@ class Runner:
 
     # --- outcomes
 
+    def _tells(self, caller: Caller) -> bool:
+        """Whether the caller gets log lines, and errors in full."""
+        return not self.production or caller.admin
+
     def _lines(self, run: Run, caller: Caller) -> tuple[str, ...]:
-        return () if self.production and not caller.admin else tuple(run.log_lines)
+        return tuple(run.log_lines) if self._tells(caller) else ()
 
     def _failed(self, path: str, caller: Caller, error: Exception, kind: Kind) -> Outcome:
         """A failure before anything ran."""
         outcome = self._failure(error, caller, None)
-        self._record(None, path, kind, caller, time.perf_counter(), outcome, None, None)
+        self._record(path, kind, caller, time.perf_counter(), outcome, None, None)
         return outcome
 
     def _failure(self, error: Exception, caller: Caller, invocation: Invocation | None, run: Run | None = None) -> Outcome:
         run = run or (invocation.run if invocation is not None else None)
-        redact = self.production and not caller.admin
+        redact = not self._tells(caller)
         made = report(error, caller.request_id, self.app.folder, redact=redact, limit_chars=self.limits.error_message_chars)
         lines = () if run is None else self._lines(run, caller)
         return Outcome.failure(made, lines, invocation)
 
     def _record(
         self,
-        function: Function[..., Any] | None,
         path: str,
         kind: Kind,
         caller: Caller,
@@ -363,24 +371,50 @@ class Runner:
         *,
         cached: bool = False,
     ) -> None:
-        if self._on_run is None:
-            return
-        self._on_run(
-            RunRecord(
-                time_ns=self.runtime.now_ns(),
-                request_id=caller.request_id,
-                path=function.path if function is not None else path[:200],
-                kind=function.kind if function is not None else kind,
-                ok=outcome.ok,
-                duration_s=time.perf_counter() - started,
-                error=outcome.error,
-                log_lines=tuple(run.log_lines) if run is not None else (),
-                usage=tx.usage if tx is not None else None,
-                attempts=attempts,
-                origin=caller.origin,
-                cached=cached,
+        """Count and log a run.
+
+        Args:
+            path: as the caller wrote it.
+            run: None: nothing ran.
+        """
+        duration_s = time.perf_counter() - started
+        error = outcome.error
+        declared: str | None
+        if run is not None:
+            declared, kind = run.path, run.kind
+        else:
+            declared, kind = self._declared(path, kind)
+        self.counts.add(declared, kind, duration_s, attempts, cached, None if error is None else error.code)
+        if self._on_run is not None:
+            self._on_run(
+                RunRecord(
+                    time_ns=self.runtime.now_ns(),
+                    request_id=caller.request_id,
+                    path=path[:200] if declared is None else declared,
+                    kind=kind,
+                    ok=outcome.ok,
+                    duration_s=duration_s,
+                    error=error,
+                    log_lines=tuple(run.log_lines) if run is not None else (),
+                    usage=tx.usage if tx is not None else None,
+                    attempts=attempts,
+                    origin=caller.origin,
+                    cached=cached,
+                )
             )
-        )
+
+    def _record_canceled(self, path: str, kind: Kind, caller: Caller, started: float, run: Run | None) -> None:
+        """A call that nobody waits for any more, as when the server stops. A mutation that was accepted commits all the same."""
+        error = ReactorError(f"{path} was canceled: the server stops, or nobody waits for it any more.", code="Canceled")
+        self._record(path, kind, caller, started, self._failure(error, caller, None, run), run, None)
+
+    def _declared(self, path: str, kind: Kind) -> tuple[str | None, Kind]:
+        """Path and kind of the function that a call meant of which nothing ran."""
+        try:
+            function = self.app.registry.find(path, None, internal=True)
+        except FunctionNotFound:
+            return None, kind
+        return function.path, function.kind
 
 
 def _canonical(path: str) -> str:

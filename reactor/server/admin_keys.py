@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from reactor.engine.committer import Answer
-from reactor.engine.live_query import Subscription
+from reactor.engine.live_query import Own, Subscription
 from reactor.engine.transaction import Transaction
 from reactor.errors import ReactorError, StoreError
 from reactor.functions.runner import Runner
@@ -134,7 +134,7 @@ class AdminKeys:
     async def _read(self) -> None:
         engine = self._runner.engine
         if self._watching is None:
-            self._watching = engine.live.subscribe("admin keys", None, self._run, self)
+            self._watching = engine.live.subscribe(Own("admin keys"), None, self._run, self)
         pin = engine.pin()
         try:
             known = self._watching.at(pin)

@@ -27,8 +27,9 @@ from reactor.server.env_file import EnvFile
 from reactor.server.file_server import FileServer, open_blobs
 from reactor.server.health import Health
 from reactor.server.http_actions import MOUNT, HttpActions
-from reactor.server.http_api import HttpApi, Receive, Reply, Scope, Send, send_reply
+from reactor.server.http_api import Call, HttpApi, Receive, Reply, Scope, Send, send_reply
 from reactor.server.logs import Logs, console_logging
+from reactor.server.metrics import Metrics
 from reactor.server.push import Watcher, prepare_environment
 from reactor.server.settings import Settings
 from reactor.server.static import StaticPage, find_static
@@ -56,6 +57,7 @@ class Backend:
         instance_name: of the database.
         static: folder of the page at ``/``, or None.
         scheduled: what runs scheduled functions beside it, for metrics.
+        settings: of who may read metrics.
 
     Attributes:
         site_port: where there is nothing but HTTP actions; None: no such port is open.
@@ -69,9 +71,9 @@ class Backend:
         instance_name: str,
         static: Path | None = None,
         scheduled: ScheduledRuns | None = None,
+        settings: Settings | None = None,
     ) -> None:
         self.runner = runner
-        self.scheduled = scheduled
         self.engine = runner.engine
         self.authenticator = authenticator
         self.connections = Connections(runner.engine, runner, authenticator, runner.runtime, runner.limits)
@@ -81,6 +83,14 @@ class Backend:
         self._files = FileServer(runner)
         self.static = static
         self._health = Health(runner.engine, self.connections)
+        self.metrics = Metrics(
+            runner,
+            self.connections,
+            authenticator,
+            scheduled=scheduled,
+            access=settings.metrics if settings is not None else None,
+            key=settings.metrics_key if settings is not None else None,
+        )
         self._page = StaticPage(static) if static is not None else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -99,6 +109,8 @@ class Backend:
             await self.http_api(scope, receive, send)
         elif self._health.serves(path):
             await send_reply(send, self._health.reply(path))
+        elif self.metrics.serves(path):
+            await send_reply(send, await self.metrics.reply(Call(scope, receive, dict(scope["headers"]))))
         elif path.startswith(f"{MOUNT}/") or path == MOUNT:
             await self.http_actions(scope, receive, send, mount=MOUNT)
         elif (match := self.http_actions.match(scope, path)) is not None:
@@ -187,7 +199,9 @@ async def open_backend(
             if watcher is not None:
                 background.append(tasks.create_task(watcher.run(runner, logs), name="reactor-watch"))
             try:
-                yield Backend(runner, authenticator, instance_name=store.instance_name, static=static, scheduled=scheduled)
+                yield Backend(
+                    runner, authenticator, instance_name=store.instance_name, static=static, scheduled=scheduled, settings=settings
+                )
             finally:
                 try:
                     await scheduled.stop(settings.stop_timeout_s)

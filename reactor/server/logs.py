@@ -1,8 +1,8 @@
 """What the server prints: one line for each run of a function, and what else happens.
 
-For people: time, kind, path, duration and outcome, with what the function printed and the trace of its error below. In
-production: one JSON object a line. Lines are gathered for a moment and written by a thread, since a terminal that is held up,
-or a pipe that nobody reads, must not hold up the event loop. Then lines are dropped, and counted.
+For people: time, kind, path, duration, what was read and written, outcome and request, with what the function printed and the
+trace of its error below. In production: one JSON object a line. Lines are gathered for a moment and written by a thread, since a
+terminal that is held up, or a pipe that nobody reads, must not hold up the event loop. Then lines are dropped, and counted.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from typing import Any, TextIO
 import orjson
 from rich.console import Console
 
+from reactor.engine.transaction import Usage
 from reactor.errors import AppError, ReactorError
 from reactor.functions.outcome import RunRecord
 
@@ -155,11 +156,11 @@ class _Painter:
         clock = time.strftime("%H:%M:%S", time.localtime(record.time_ns / 1e9))
         head = (
             f"{dim[0]}{clock}{dim[1]} {kind[0]}{record.kind:<8}{kind[1]} {record.path} {dim[0]}{_duration(record.duration_s)}"
-            f"{f' after {record.attempts} attempts' if record.attempts > 1 else ''}{' cached' if record.cached else ''}{dim[1]}"
+            f"{_usage(record.usage)}{f' after {record.attempts} attempts' if record.attempts > 1 else ''}"
+            f"{' cached' if record.cached else ''}{dim[1]}{'' if record.ok else self._failure(record)}"
+            f" {dim[0]}[{record.request_id}]{dim[1]}\n"
         )
-        if record.ok and not record.log_lines:
-            return f"{head}\n"
-        return f"{head}{'' if record.ok else self._failure(record)}\n{''.join(self._printed(record))}"
+        return f"{head}{''.join(self._printed(record))}" if record.log_lines or not record.ok else head
 
     def message(self, text: str, level: str) -> str:
         pen = self._levels[level]
@@ -170,7 +171,7 @@ class _Painter:
         assert record.error is not None
         exception = record.error.exception
         name = "AppError" if isinstance(exception, AppError) else type(exception).__name__
-        return f" {self._bad[0]}{name}: {exception}{self._bad[1]} {self._dim[0]}[{record.request_id}]{self._dim[1]}"
+        return f" {self._bad[0]}{name}: {exception}{self._bad[1]}"
 
     def _printed(self, record: RunRecord) -> Iterator[str]:
         for line in record.log_lines:
@@ -192,6 +193,17 @@ class _Painter:
 
 def _duration(seconds: float) -> str:
     return f"{seconds * 1000:.1f} ms" if seconds < 1 else f"{seconds:.2f} s"
+
+
+def _usage(usage: Usage | None) -> str:
+    if usage is None:
+        return ""
+    written = f", wrote {usage.documents_written} ({_size(usage.bytes_written)})" if usage.documents_written else ""
+    return f" read {usage.documents_read} ({_size(usage.bytes_read)}){written}"
+
+
+def _size(size_bytes: int) -> str:
+    return f"{size_bytes} B" if size_bytes < 1000 else f"{size_bytes / 1000:.1f} kB"
 
 
 def _trace(exception: BaseException, folder: Path | None) -> Iterator[str]:
@@ -218,11 +230,9 @@ def _json_run(record: RunRecord) -> str:
         "origin": record.origin,
         "ok": record.ok,
         "duration_ms": record.duration_s * 1000,
+        "attempts": record.attempts,
+        "cached": record.cached,
     }
-    if record.attempts > 1:
-        line["attempts"] = record.attempts
-    if record.cached:
-        line["cached"] = True
     if record.log_lines:
         line["log_lines"] = record.log_lines
     if record.usage is not None:

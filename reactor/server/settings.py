@@ -27,6 +27,9 @@ class Settings(BaseSettings):
         files: folder of the files' content, or ``s3://bucket/prefix``; None: beside the database.
         url: where clients reach the server, for what functions tell them; None: at host and port.
         static: folder of a page to serve at ``/``; None: ``dist/`` or ``public/`` beside schema.py, if one has an index.html.
+        metrics: who may read ``/metrics``: ``open``, everybody; ``key``, who shows an admin key, or ``metrics_key``; ``off``, nobody. None:
+            everybody in development, with a key in production.
+        metrics_key: a secret for that and nothing else.
         stop_timeout_s: how long what runs may go on once the server was asked to stop.
         log_retention_s: how far back the commit log reaches.
         request_retention_s: how long a mutation sent again is recognised.
@@ -44,6 +47,8 @@ class Settings(BaseSettings):
     files: str | None = None
     url: str | None = Field(None, pattern=r"^https?://[^/?#]+/?$")
     static: Path | None = None
+    metrics: Literal["open", "key", "off"] | None = None
+    metrics_key: str | None = Field(None, min_length=1, repr=False)
     stop_timeout_s: float = Field(10.0, ge=0)
     log_retention_s: float = Field(DEFAULT_LIMITS.log_retention_s, gt=0)
     request_retention_s: float = Field(DEFAULT_LIMITS.request_retention_s, gt=0)

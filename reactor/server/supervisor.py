@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import mmap
 import os
 import signal
@@ -25,12 +26,14 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
+from pathlib import Path
 from types import FrameType
 
 from reactor.functions.run import Run
 from reactor.functions.runner import Runner
 from reactor.functions.watchdog import slot_of_this_thread
 from reactor.server.logs import Logs
+from reactor.server.siblings import Siblings
 
 __all__ = ["HANG_S", "Node", "supervise", "supervised"]
 
@@ -104,8 +107,13 @@ def supervise(listening: Sequence[socket.socket], logs: Logs, workers: int = 1) 
     Returns:
         The exit status: of the worst.
     """
-    supervisors = [_Supervisor(listening, logs) for _ in range(workers)]
+    if workers == 1:
+        return _supervise([_Supervisor(listening, logs)])
+    with tempfile.TemporaryDirectory(prefix="reactor-") as folder:
+        return _supervise([_Supervisor(listening, logs, (folder, number, workers)) for number in range(workers)])
 
+
+def _supervise(supervisors: Sequence[_Supervisor]) -> int:
     def stop(number: int, frame: FrameType | None) -> None:
         for supervisor in supervisors:
             supervisor.stop()
@@ -113,7 +121,7 @@ def supervise(listening: Sequence[socket.socket], logs: Logs, workers: int = 1) 
     for number in _SIGNALS:
         signal.signal(number, stop)
 
-    if workers == 1:
+    if len(supervisors) == 1:
         return supervisors[0].run()
 
     def watch(supervisor: _Supervisor) -> int:
@@ -124,14 +132,21 @@ def supervise(listening: Sequence[socket.socket], logs: Logs, workers: int = 1) 
                 other.stop()
         return status
 
-    with ThreadPoolExecutor(workers, thread_name_prefix="reactor-supervisor") as threads:
+    with ThreadPoolExecutor(len(supervisors), thread_name_prefix="reactor-supervisor") as threads:
         return max(threads.map(watch, supervisors))
 
 
 class _Supervisor:
-    def __init__(self, listening: Sequence[socket.socket], logs: Logs) -> None:
+    """Of one node.
+
+    Args:
+        place: of several nodes: the folder in which they find each other, the number of this one, and how many there are.
+    """
+
+    def __init__(self, listening: Sequence[socket.socket], logs: Logs, place: tuple[str, int, int] | None = None) -> None:
         self._listening = listening
         self._logs = logs
+        self._place = place
         self._stopping = False
         self._orders: int | None = None
         self._refused: dict[str, float] = {}  # until when, in seconds since the epoch
@@ -181,11 +196,10 @@ class _Supervisor:
     def _spawn(self, orders: int, file: int) -> subprocess.Popen[bytes]:
         now = time.time()
         self._refused = {mark: until for mark, until in self._refused.items() if until > now}
-        refused = ",".join(f"{mark}:{until}" for mark, until in self._refused.items())
         descriptors = (orders, file, *(one.fileno() for one in self._listening))
         return subprocess.Popen(  # noqa: S603 - this very command
             [sys.executable, "-m", "reactor", *sys.argv[1:]],
-            env={**os.environ, _HANDED: ";".join([refused, *map(str, descriptors)])},
+            env={**os.environ, _HANDED: json.dumps([self._refused, self._place, *descriptors])},
             pass_fds=descriptors,
         )
 
@@ -225,10 +239,9 @@ def supervised() -> Node | None:
     handed = os.environ.pop(_HANDED, None)
     if handed is None:
         return None
-    refused, orders, board, *listening = handed.split(";")
-    marks = dict(entry.split(":") for entry in refused.split(",") if entry)
-    sockets = [socket.socket(fileno=int(one)) for one in listening]
-    return Node(sockets, int(orders), _Board(int(board)), {mark: float(until) for mark, until in marks.items()})
+    refused, place, orders, board, *listening = json.loads(handed)
+    siblings = None if place is None else Siblings(Path(place[0]), *place[1:])
+    return Node([socket.socket(fileno=one) for one in listening], orders, _Board(board), refused, siblings)
 
 
 class Node:
@@ -238,10 +251,14 @@ class Node:
         listening: the sockets to serve.
         orders: descriptor of the pipe.
         refused: until when calls are refused, in seconds since the epoch.
+        siblings: the other nodes of this supervisor.
     """
 
-    def __init__(self, listening: Sequence[socket.socket], orders: int, board: _Board, refused: dict[str, float]) -> None:
+    def __init__(
+        self, listening: Sequence[socket.socket], orders: int, board: _Board, refused: dict[str, float], siblings: Siblings | None
+    ) -> None:
         self.listening = listening
+        self.siblings = siblings
         self._orders = orders
         self._board = board
         self._refused = refused

@@ -15,7 +15,7 @@ from typing import Any
 
 from reactor.engine.eager import start
 from reactor.engine.engine import Engine
-from reactor.engine.live_query import Subscription
+from reactor.engine.live_query import Cause, Subscription
 from reactor.engine.runtime import Runtime
 from reactor.engine.snapshot import Pin
 from reactor.engine.store import RequestKey
@@ -114,6 +114,11 @@ class Connections:
 
     def __len__(self) -> int:
         return len(self._open)
+
+    @property
+    def subscriptions(self) -> int:
+        """How many queries the clients watch, each counted for each client."""
+        return sum(len(connection.session.queries) for connection in self._open)
 
     @staticmethod
     def serves(path: str) -> bool:
@@ -392,7 +397,7 @@ class _Connection:
         if self._least_ts > self._all.engine.head_ts:
             self._begin_to_catch_up()
 
-    def _subscribe(self, query: Query[Outcome]) -> None:
+    def _subscribe(self, query: Query[Outcome], cause: Cause | None = None) -> None:
         runner, caller = self._all.runner, self._caller
         query.subscription = self._all.engine.live.subscribe(
             runner.live_key(query.path, query.args, caller),
@@ -400,6 +405,7 @@ class _Connection:
             runner.live_run(query.path, query.args, caller),
             _Watch(self, query),
             journal=query.journal,
+            cause=cause,
         )
 
     def _authenticate(self, message: Authenticate) -> None:
@@ -457,7 +463,7 @@ class _Connection:
         for query in self.session.queries.values():
             # In this order: a result that did not look at the identity is shared, and must not go with its last watcher.
             before = query.subscription
-            self._subscribe(query)
+            self._subscribe(query, "identity")
             before.close()
         self.session.authenticate(message)
 

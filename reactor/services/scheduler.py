@@ -25,7 +25,7 @@ from typing import Any, Literal, NamedTuple
 
 import orjson
 
-from reactor.engine.live_query import Subscription
+from reactor.engine.live_query import Own, Subscription
 from reactor.engine.snapshot import Pin
 from reactor.engine.store import Row, Ts, Write
 from reactor.engine.transaction import Transaction
@@ -37,9 +37,9 @@ from reactor.functions.function import Kind
 from reactor.functions.identity import Caller
 from reactor.functions.runner import Runner, Superseded
 from reactor.functions.scheduling import finish, uncounted
+from reactor.histogram import Histogram
 from reactor.schema.index import IndexRange, gt, lte
 from reactor.schema.system import CronJob, ScheduledFunction, ScheduledState, SchedulerLease
-from reactor.services.lateness import Lateness
 from reactor.values.ids import Id
 from reactor.values.interval import END
 
@@ -64,6 +64,8 @@ FIRST_BACKOFF_S = 0.1
 LONGEST_BACKOFF_S = 60.0
 #: How long functions may go on that were canceled when their time at a stop was over.
 CANCELED_S = 2.0
+#: Upper bounds of the buckets in which beginnings are counted by how long after their time they came, seconds.
+LATENESS_S = (0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 60.0, 600.0)
 #: How often ended functions past their retention are looked for, and how many are deleted in one transaction.
 TRIM_EVERY_S = 600.0
 TRIMMED_AT_ONCE = 100
@@ -111,12 +113,12 @@ class ScheduledRuns:
 
     Attributes:
         owner: names this node in its lease.
-        lateness: of all that began here.
+        lateness: of all that began here, in seconds after their time.
     """
 
     def __init__(self, runner: Runner, *, alone: bool) -> None:
         self.owner = runner.runtime.random_bytes(8).hex()
-        self.lateness = Lateness()
+        self.lateness = Histogram(LATENESS_S)
         self._runner = runner
         self._runtime = runner.runtime
         self._alone = alone
@@ -139,7 +141,7 @@ class ScheduledRuns:
 
     async def run(self) -> None:
         """Run what falls due until ``stop``, or until cancelled, which leaves what runs to be found by another node."""
-        watch: Subscription[_Watched] = self._runner.engine.live.subscribe(("scheduled functions", self), None, self._watch, self)
+        watch: Subscription[_Watched] = self._runner.engine.live.subscribe(Own(("scheduled functions", self)), None, self._watch, self)
         backoff_s = FIRST_BACKOFF_S
         try:
             while not self._stopping:
@@ -184,6 +186,15 @@ class ScheduledRuns:
     async def next_due_ms(self) -> float | None:
         """When the next pending function is due, which may have passed, ms since the epoch; None when there is none."""
         return await self._first_due_ms(ScheduledFunction.by_state(state__kind="pending"))
+
+    async def overdue_s(self) -> float:
+        """For how long the oldest function that has not ended has been due; 0 when none is.
+
+        Raises:
+            StoreError: the database does not say.
+        """
+        due_ms = await self.next_due_ms()
+        return 0.0 if due_ms is None else max(0.0, self._now_ms() - due_ms) / 1000
 
     async def turn(self) -> float:
         """Do what is to be done now, and begin to run what is due.
@@ -478,8 +489,17 @@ class ScheduledRuns:
 
     # --- one function
 
-    def _caller(self, id: str) -> Caller:
-        return Caller(None, True, self._runtime.random_bytes(8).hex(), "scheduler", id)
+    async def _caller(self, due: _Due) -> Caller:
+        origin = "scheduler"
+        if any(cron.path == due.name for cron in self._runner.app.crons):
+            with contextlib.suppress(StoreError):  # only the log wants to know
+                if await self._scan(CronJob.by_job(job=Id(due.row.id)), limit=1):
+                    origin = "cron"
+        return Caller(None, True, self._runtime.random_bytes(8).hex(), origin, due.row.id)
+
+    def _begun(self, due: _Due) -> None:
+        # By a clock that went back, it may begin before its time.
+        self.lateness.add(max(0.0, self._now_ms() - due.scheduled_ms) / 1000)
 
     async def _mutation(self, due: _Due) -> None:
         """Run a mutation until it has committed or failed, or is not to be run any more."""
@@ -489,7 +509,7 @@ class ScheduledRuns:
             nonlocal late
             async with self._slots:
                 if not late:
-                    self.lateness.add((self._now_ms() - due.scheduled_ms) / 1000)
+                    self._begun(due)
                     late = True
                 await self._attempt(due)
 
@@ -521,7 +541,7 @@ class ScheduledRuns:
                 await finish(db, tx.now_ms, job, "success")
             return value
 
-        outcome = await runner.mutation(due.name, orjson.dumps(fields["args"][0]), self._caller(row.id), within=within)
+        outcome = await runner.mutation(due.name, orjson.dumps(fields["args"][0]), await self._caller(due), within=within)
         if outcome.error is None:
             return
         error = outcome.error.exception
@@ -531,10 +551,10 @@ class ScheduledRuns:
 
     async def _action(self, due: _Due) -> None:
         """Run an action that was claimed, and note its end."""
-        self.lateness.add((self._now_ms() - due.scheduled_ms) / 1000)
+        self._begun(due)
         args = orjson.dumps(orjson.loads(due.row.json)["args"][0])
         try:
-            outcome = await self._runner.action(due.name, args, self._caller(due.row.id))
+            outcome = await self._runner.action(due.name, args, await self._caller(due))
         except asyncio.CancelledError:
             await self._end(due.row.id, "inProgress", "failed", INTERRUPTED)
             raise

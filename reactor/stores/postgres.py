@@ -68,6 +68,7 @@ class PostgresStore:
         instance_name: drawn when the database was made.
         secret: 32 bytes drawn with it, to authenticate what is handed to clients to be given back.
         exclusive: False, other nodes may commit.
+        durations: see ``PostgresHead.durations`` and ``Snapshots.durations``.
     """
 
     exclusive = False
@@ -82,6 +83,7 @@ class PostgresStore:
         self._tasks: set[asyncio.Task[None]] = set()
         self._snapshots = Snapshots(server, connections, head, tables, self._spawn)
         self._head = PostgresHead(server, self._snapshots, synchronous=synchronous)
+        self.durations = {**self._head.durations, **self._snapshots.durations}
         self._follower = Follower(server, self._snapshots, self._head)
 
     @classmethod

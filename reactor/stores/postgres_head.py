@@ -14,14 +14,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from secrets import token_hex
 from types import TracebackType
 from typing import TypeAlias, TypeVar
 
-from reactor.engine.store import Commit, LogEntry, Ts
+from reactor.engine.store import DURATION_S, Commit, LogEntry, Ts
 from reactor.errors import SchemaOutdated, StoreError, StoreUnavailable
+from reactor.histogram import Histogram
 from reactor.stores.postgres_connections import ERRORS, RECONNECT_S, Connection, Server, is_lost
 from reactor.stores.postgres_group import CHANNEL, write_group
 from reactor.stores.postgres_log import News, read_news
@@ -51,6 +53,10 @@ OUTDATED = (
     "Another node has pushed another schema to the database, so this one takes no more writes. Start it again with the app's new version"
 )
 
+#: What is measured: waiting for the head, other nodes' turns included, and reading what they committed; the statements of a group;
+#: making it durable.
+STEPS = ("lock", "write", "commit")
+
 LOCK = "BEGIN ISOLATION LEVEL READ COMMITTED; SELECT 1 FROM _reactor_head FOR UPDATE"
 
 VERSION = "SELECT tables_version FROM _reactor_head"
@@ -71,6 +77,7 @@ class PostgresHead(AbstractAsyncContextManager["PostgresHead"]):
         node: this node's name.
         pid: of the server's process behind the connection.
         schema: digest of the schema that this node serves; None before its first push.
+        durations: of each of ``STEPS``, in seconds.
     """
 
     def __init__(self, server: Server, snapshots: Snapshots, *, synchronous: bool) -> None:
@@ -91,6 +98,7 @@ class PostgresHead(AbstractAsyncContextManager["PostgresHead"]):
         self._group = 0
         self._session = ""
         self.held_exclusively = False
+        self.durations = {step: Histogram(DURATION_S) for step in STEPS}
         self._changed = False  # whether the transaction has what a commit is needed for
 
     async def __aenter__(self) -> PostgresHead:
@@ -205,6 +213,7 @@ class PostgresHead(AbstractAsyncContextManager["PostgresHead"]):
 
     async def _hold(self) -> News:
         """Lock the head and read what it says; over and over while the database is away, but not for ever."""
+        started = time.perf_counter()
         deadline = asyncio.get_running_loop().time() + PATIENCE_S
         while True:
             try:
@@ -224,6 +233,7 @@ class PostgresHead(AbstractAsyncContextManager["PostgresHead"]):
             else:
                 self.ts = news.head.ts
                 self._changed = False
+                self.durations["lock"].add(time.perf_counter() - started)
                 return news
 
     def _went_back(self, ts: Ts) -> StoreError:
@@ -259,14 +269,18 @@ class PostgresHead(AbstractAsyncContextManager["PostgresHead"]):
         assert connection is not None, "the head is held"
         self._group += 1
         session = (connection.get_server_pid(), self._session)
+        started = time.perf_counter()
         try:
             await write_group(connection, self._snapshots.tables[1], commits, self.ts, self.node, self._group)
         except (*ERRORS, StoreError) as error:
             if is_lost(error):
                 self._drop()
             raise self._server.error(error) from error
+        written = time.perf_counter()
+        self.durations["write"].add(written - started)
         try:
             await connection.execute(f"NOTIFY {CHANNEL}; COMMIT")
+            self.durations["commit"].add(time.perf_counter() - written)
         except ERRORS as error:
             self._drop()
             if not is_lost(error):

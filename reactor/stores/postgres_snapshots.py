@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from contextvars import Context
 from functools import partial
@@ -24,9 +25,10 @@ from typing import Any, NamedTuple, TypeVar, cast
 
 from reactor.engine.commit_log import hydrate
 from reactor.engine.eager import detached
-from reactor.engine.store import RequestKey, RequestRecord, Row, Ts, Write
+from reactor.engine.store import DURATION_S, RequestKey, RequestRecord, Row, Ts, Write
 from reactor.engine.write_set import Image, Overlay, scan_under
 from reactor.errors import StoreError, StoreUnavailable
+from reactor.histogram import Histogram
 from reactor.schema.catalog import IndexDef, Table
 from reactor.stores.postgres_connections import ERRORS, Connection, Connections, Server, is_lost
 from reactor.stores.postgres_log import read_log
@@ -48,6 +50,9 @@ READER_QUEUE = 3
 #: A read that finds the database away tries again for so long.
 PATIENCE_S = 30.0
 RETRY_S = 0.05
+
+#: What is measured: opening a read transaction, the wait for a connection included; one statement in it.
+STEPS = ("snapshot", "read")
 
 #: Takes back what a row was at a later ts.
 _UNDONE = 1
@@ -82,7 +87,14 @@ class Reader:
         lost: why it can be used no more.
     """
 
-    def __init__(self, server: Server, connections: Connections, floor: Ts, tables: tuple[int, Mapping[str, SqlTable]]) -> None:
+    def __init__(
+        self,
+        server: Server,
+        connections: Connections,
+        floor: Ts,
+        tables: tuple[int, Mapping[str, SqlTable]],
+        durations: Mapping[str, Histogram],
+    ) -> None:
         self.floor = floor
         self.ts = Ts(0)
         self.holders = 0
@@ -92,6 +104,7 @@ class Reader:
         self._server = server
         self._connections = connections
         self._tables_version = tables[0]
+        self._durations = durations
         self._connection: Connection | None = None
         self._gets: dict[str, list[tuple[str, asyncio.Future[Row | None]]]] = {}
         self._statements: list[_Waiting] = []
@@ -160,6 +173,7 @@ class Reader:
                 self._connections.drop(connection)
             self._lose(self._server.error(error))
         else:
+            self._durations["snapshot"].add(asyncio.get_running_loop().time() - self.born)
             self._connection = connection
             if self.lost is not None:  # while it was opened
                 self._lose(self.lost)
@@ -196,8 +210,10 @@ class Reader:
     async def _answer_statement(self, connection: Connection, waiting: _Waiting) -> None:
         if waiting.future.done():
             return  # nobody waits any more
+        started = time.perf_counter()
         try:
             found = await waiting.statement(connection)
+            self._durations["read"].add(time.perf_counter() - started)
         except Exception as error:
             self._fail([waiting.future], error)
         else:
@@ -205,8 +221,10 @@ class Reader:
                 waiting.future.set_result(found)
 
     async def _answer_gets(self, connection: Connection, sql: str, waiting: list[tuple[str, asyncio.Future[Row | None]]]) -> None:
+        started = time.perf_counter()
         try:
             rows: list[Any] = await connection.fetch(sql, list({id for id, future in waiting if not future.done()}))
+            self._durations["read"].add(time.perf_counter() - started)
         except Exception as error:
             self._fail([future for _, future in waiting], error)
             return
@@ -431,6 +449,7 @@ class Snapshots:
     Attributes:
         ts: the newest commit that was applied; advanced by ``apply`` alone.
         tables: as the database had them last, and their version.
+        durations: of each of ``STEPS``, in seconds.
     """
 
     def __init__(
@@ -446,6 +465,7 @@ class Snapshots:
         self.ts = ts
         self.tables = tables
         self.spawn = spawn
+        self.durations = {step: Histogram(DURATION_S) for step in STEPS}
         self._closed = False
         self._open: set[Reader] = set()
         self._space = Space(self, {})
@@ -467,7 +487,7 @@ class Snapshots:
 
     def reader(self) -> Reader:
         """A new reader, at the newest commit or after it."""
-        reader = Reader(self.server, self.connections, self.ts, self.tables)
+        reader = Reader(self.server, self.connections, self.ts, self.tables, self.durations)
         self._open.add(reader)
         return reader
 

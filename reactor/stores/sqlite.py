@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from functools import partial
@@ -19,8 +20,9 @@ from typing import Literal, TypeVar
 
 import apsw
 
-from reactor.engine.store import Commit, LogEntry, StoredTable, Ts
+from reactor.engine.store import DURATION_S, Commit, LogEntry, StoredTable, Ts
 from reactor.errors import StoreError
+from reactor.histogram import Histogram
 from reactor.schema.catalog import IndexDef, Table
 from reactor.stores import sqlite_tables
 from reactor.stores.alone import Alone
@@ -37,6 +39,10 @@ from reactor.stores.turns import Turn, Turns
 __all__ = ["SqliteStore"]
 
 T = TypeVar("T")
+
+#: What is measured: a group's transaction, COMMIT included; that alone, with the wait for the disk; moving on to the newest commit;
+#: copying the write-ahead log into the file.
+STEPS = ("write", "commit", "snapshot", "checkpoint")
 
 #: Rows of a table in which the key of a dropped index is removed in one transaction.
 SWEEP_ROWS = 1000
@@ -75,6 +81,7 @@ class SqliteStore(Alone):
         path: of the file.
         instance_name: drawn when the database was made.
         secret: 32 bytes drawn with it, to authenticate what is handed to clients to be given back.
+        durations: of each of ``STEPS``, in seconds.
     """
 
     def __init__(self, file: DatabaseFile, folder: TemporaryDirectory[str] | None = None) -> None:
@@ -93,6 +100,9 @@ class SqliteStore(Alone):
         self._turns = Turns()
         self._writer = Writer(file)
         self._checkpoints = Checkpoints(file.path, self._writer, self._snapshots, self._publish)
+        self._refreshes = Histogram(DURATION_S)
+        counted = (self._writer.groups, self._writer.commits, self._refreshes, self._checkpoints.durations)
+        self.durations: Mapping[str, Histogram] = dict(zip(STEPS, counted, strict=True))
         self._unusable: StoreError | None = None  # set for ever by ``close``, and when a commit could not be published
 
     @classmethod
@@ -226,8 +236,10 @@ class SqliteStore(Alone):
         """After a transaction: from here on snapshots are at the newest commit, with the tables that it left."""
         if changed:
             self._tables = {**self._tables, **changed}
+        started = time.perf_counter()
         try:
             self._head.ts = self._snapshots.refresh(self._tables)
+            self._refreshes.add(time.perf_counter() - started)
         except apsw.Error as error:
             # Durable, but not to be seen. To go on at the old head would give its ts away a second time.
             self._unusable = self._translate(error)

@@ -17,6 +17,8 @@ from typing import TypeVar
 
 import apsw
 
+from reactor.engine.store import DURATION_S
+from reactor.histogram import Histogram
 from reactor.stores.sqlite_file import DatabaseFile, store_error
 from reactor.stores.turns import Turn
 
@@ -36,6 +38,11 @@ class Writer:
     """Runs transactions on the file's writing connection. The caller has the turn.
 
     Each either commits, or leaves nothing behind and raises a StoreError.
+
+    Attributes:
+        wal_pages: in the write-ahead log after the last commit.
+        groups: how long transactions of ``run`` took, from their beginning to the return to the loop; seconds.
+        commits: how long COMMIT took, with the wait for the disk; seconds.
     """
 
     def __init__(self, file: DatabaseFile) -> None:
@@ -44,6 +51,8 @@ class Writer:
         # One thread for the transaction whose turn it is, one for a checkpoint beside it.
         self._threads = ThreadPoolExecutor(2, thread_name_prefix="reactor-sqlite")
         self.wal_pages = 0
+        self.groups = Histogram(DURATION_S)
+        self.commits = Histogram(DURATION_S)
         self.connection.set_wal_hook(self._committed)
 
     async def run(self, turn: Turn, work: Callable[[apsw.Connection], Iterator[None]], *, synced: bool = True) -> None:
@@ -58,6 +67,7 @@ class Writer:
         try:
             if not synced:
                 connection.execute("PRAGMA synchronous = NORMAL")
+            started = time.perf_counter()
             await self._begin(turn)
             until = time.perf_counter() + BREATH_S
             for _ in work(connection):
@@ -65,6 +75,7 @@ class Writer:
                     await turn.breathe()
                     until = time.perf_counter() + BREATH_S
             await self.in_thread(turn, self._commit)
+            self.groups.add(time.perf_counter() - started)
         except BaseException as error:
             self._abandon(error)
             raise
@@ -114,8 +125,10 @@ class Writer:
     def _commit(self) -> None:
         """In a thread."""
         connection = self.connection
+        started = time.perf_counter()
         try:
             connection.execute("COMMIT")
+            self.commits.add(time.perf_counter() - started)
         except apsw.IOError:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")

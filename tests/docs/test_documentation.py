@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
 from dataclasses import fields
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 import reactor
 from reactor import errors
+from reactor.engine.engine import RERUNS as MUTATION_RERUNS
+from reactor.engine.live_query import Cause
+from reactor.engine.transaction import Usage
+from reactor.functions.outcome import ErrorReport, RunRecord
 from reactor.limits import DEFAULT_LIMITS
+from reactor.server.logs import _json_run
+from reactor.server.metrics import FAMILIES
 from reactor.server.settings import Settings
+from reactor.stores.postgres_head import STEPS as HEAD_STEPS
+from reactor.stores.postgres_snapshots import STEPS as READ_STEPS
+from reactor.stores.sqlite import STEPS as SQLITE_STEPS
 from tests.support.server import REACTOR, ROOT, Server
 
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
@@ -147,6 +158,36 @@ def test_the_reference_has_every_limit_with_its_value() -> None:
 def test_the_reference_has_every_setting() -> None:
     shown = {name for name, _ in in_reference(r"^\| `(REACTOR_[A-Z_]+)` \| ([^|]+) \|")}
     assert shown == {f"REACTOR_{name.upper()}" for name in Settings.model_fields}
+
+
+def test_the_page_of_metrics_has_every_one_with_its_type_and_labels() -> None:
+    page = (ROOT / "docs" / "metrics.md").read_text()
+    shown = re.findall(r"^\| `((?:reactor|process)_[a-z_]+)` \| (\w+) \| ([^|]*) \|", page, re.MULTILINE)
+    assert [(name, kind, tuple(re.findall(r"`(\w+)`", labels))) for name, kind, labels in shown] == [
+        (name, family.kind, family.labels or (("worker",) if name == "reactor_worker_up" else ())) for name, family in FAMILIES.items()
+    ]
+    for expression in re.findall(r"`([^`]*reactor_[^`]*)`", page):
+        for name in re.findall(r"reactor_[a-z_]+", expression):
+            assert re.sub("_bucket$", "", name) in FAMILIES, expression
+
+
+def test_the_page_of_metrics_has_every_cause_and_every_step() -> None:
+    page = (ROOT / "docs" / "metrics.md").read_text()
+    causes = re.findall(r"^\| `(query|mutation)` \| `(\w+)` \|", page, re.MULTILINE)
+    assert set(causes) == {*(("query", cause) for cause in get_args(Cause)), *(("mutation", cause) for cause in MUTATION_RERUNS)}
+    steps = re.findall(r"^\| (SQLite|Postgres) \| `(\w+)` \|", page, re.MULTILINE)
+    assert set(steps) == {*(("SQLite", step) for step in SQLITE_STEPS), *(("Postgres", step) for step in (*HEAD_STEPS, *READ_STEPS))}
+
+
+def test_the_page_of_logs_has_every_field() -> None:
+    page = (ROOT / "docs" / "metrics.md").read_text()
+    error = ErrorReport("", "", None, "X", ValueError("x"))
+    usage = Usage(documents_read=1)
+    line = _json_run(RunRecord(0, "0" * 16, "a:b", "query", False, 0.1, error, ("[LOG] 'x'",), usage, 1, "sync"))
+    documented = {name for row in re.findall(r"^\| (`\w+`(?:, `\w+`)*) \|", page, re.MULTILINE) for name in re.findall(r"\w+", row)}
+    assert json.loads(line).keys() <= documented
+    example = json.loads(re.findall(r"```json\n(.*?)```", page, re.DOTALL)[0])
+    assert example.keys() == json.loads(line).keys() - {"error"} and example["usage"].keys() == json.loads(line)["usage"].keys()
 
 
 def test_the_reference_names_every_error_that_a_user_can_meet() -> None:

@@ -14,7 +14,7 @@ from reactor.server.logs import Logs
 from reactor.server.settings import Settings
 from reactor.testing import TestBackend
 from tests.server.gates import gate
-from tests.server.support import APP, socket
+from tests.server.support import APP, SmallBackend, socket
 from tests.support.sockets import Socket
 
 pytestmark = pytest.mark.anyio
@@ -38,6 +38,16 @@ async def test_a_mutation_sent_again_gets_its_first_answer_and_runs_no_more(t: T
     async with socket(t, session=first.session) as again:
         assert await again.response(again.mutate("notes:add", request=0, list="a", text="x")) == answer
         assert await again.result(again.subscribe("notes:texts", list="a")) == ["x", "between"]
+
+
+async def test_lines_of_the_first_time_in_development_are_not_sent_in_production() -> None:
+    async with SmallBackend(APP) as t:
+        async with socket(t) as first:
+            answer = await first.response(first.mutate("notes:add", list="a", text="x"))
+            assert answer["logLines"] == ["[LOG] 'adding x'"]
+        t._runner.production = True
+        async with socket(t, session=first.session) as again:
+            assert await again.response(again.mutate("notes:add", request=0, list="a", text="x")) == {**answer, "logLines": []}
 
 
 async def test_sent_again_on_the_same_connection_it_is_answered_the_same(t: TestBackend) -> None:

@@ -69,15 +69,21 @@ async def written(*records: RunRecord, machine: bool, folder: Path | None = None
     return terminal.text()
 
 
-async def test_a_run_is_a_line_with_time_kind_path_and_duration() -> None:
-    (line,) = (await written(record(), machine=False)).splitlines()
+async def test_a_run_is_a_line_with_time_kind_path_duration_reads_writes_and_request() -> None:
+    usage = Usage(documents_read=3, bytes_read=420, documents_written=1, bytes_written=12_345)
+    only_read = Usage(documents_read=1, bytes_read=99)
+    written_one, read_one, action = (
+        await written(record(usage=usage), record(kind="query", usage=only_read, cached=True), record(kind="action"), machine=False)
+    ).splitlines()
     clock = time.strftime("%H:%M:%S", time.localtime(1_767_225_600))
-    assert line == f"{clock} mutation notes:add 4.2 ms"
+    assert written_one == f"{clock} mutation notes:add 4.2 ms read 3 (420 B), wrote 1 (12.3 kB) [0123456789abcdef]"
+    assert read_one == f"{clock} query    notes:add 4.2 ms read 1 (99 B) cached [0123456789abcdef]"
+    assert action == f"{clock} action   notes:add 4.2 ms [0123456789abcdef]"
 
 
 async def test_what_a_run_printed_and_its_attempts_are_shown() -> None:
     text = await written(record(log_lines=("[LOG] 'a'", "[WARN] 'b'"), attempts=3, duration_s=1.5), machine=False)
-    assert "notes:add 1.50 s after 3 attempts\n         [LOG] 'a'\n         [WARN] 'b'\n" in text
+    assert "notes:add 1.50 s after 3 attempts [0123456789abcdef]\n         [LOG] 'a'\n         [WARN] 'b'\n" in text
 
 
 async def test_an_error_is_shown_with_its_request_and_where_in_the_app_it_was_raised() -> None:
@@ -111,6 +117,8 @@ async def test_in_production_a_line_is_one_json_object() -> None:
         "origin": "sync",
         "ok": True,
         "duration_ms": 4.2,
+        "attempts": 1,
+        "cached": False,
     }
     assert lines[1]["attempts"] == 2 and lines[1]["usage"]["documents_read"] == 2 and lines[1]["log_lines"] == ["[LOG] 'two\nlines'"]
     assert lines[2]["level"] == "error" and lines[2]["error"]["text"] == "SchemaError: bad"

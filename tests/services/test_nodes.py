@@ -272,7 +272,7 @@ async def test_how_late_functions_begin_is_counted(t: TestBackend) -> None:
     t.runtime.advance_to(t.runtime.now_ns() + 4_000_000_000)
     await t.advance()
     lateness = t._scheduled.lateness
-    assert (lateness.count, round(lateness.sum_s, 3)) == (3, 5.0)
+    assert (lateness.count, round(lateness.sum, 3)) == (3, 5.0)
     assert [count for count in lateness.counts if count] == [1, 1, 1]
 
 

@@ -29,6 +29,7 @@ from reactor.engine.store import (
     Write,
 )
 from reactor.errors import StoreFull, StoreUnavailable
+from reactor.histogram import Histogram
 from reactor.schema.catalog import IndexDef, Table
 
 Rows = Mapping[str, tuple[Ts, str, tuple[bytes, ...]]]
@@ -155,6 +156,7 @@ class ModelStore:
         self.wake: Callable[[], None] = lambda: None
         self.behind_s = 0.0
         self.trouble: str | None = None
+        self.durations: dict[str, Histogram] = {}
 
     async def suspend(self, most: int = 3) -> None:
         await self.database.suspend(most)

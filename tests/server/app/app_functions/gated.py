@@ -36,3 +36,12 @@ async def slowly(ctx: QueryCtx, list: str) -> dict[str, Any]:
     await turns(3)
     identity = await ctx.auth.identity()
     return {"texts": found, "who": identity.subject if identity else None}
+
+
+@mutation
+async def add_after_reading(ctx: MutationCtx, list: str, text: str) -> int:
+    """Suspends between reading and writing: others commit meanwhile."""
+    count = await ctx.db.query(Note.by_list(list=list)).count()
+    await turns(3)
+    await ctx.db.insert(Note(list=list, text=text))
+    return count

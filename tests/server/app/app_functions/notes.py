@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from datetime import timedelta
+
 from reactor import ActionCtx, Id, MutationCtx, PaginationOptions, PaginationResult, QueryCtx, action, internal_mutation, mutation, query
 from schema import Note
 
@@ -18,6 +20,11 @@ async def page(ctx: QueryCtx, list: str, options: PaginationOptions) -> Paginati
 async def add(ctx: MutationCtx, list: str, text: str) -> Id[Note]:
     print("adding", text)
     return await ctx.db.insert(Note(list=list, text=text))
+
+
+@mutation
+async def add_later(ctx: MutationCtx, list: str, text: str, seconds: float) -> None:
+    await ctx.scheduler.run_after(timedelta(seconds=seconds), add, list=list, text=text)
 
 
 @mutation

@@ -29,3 +29,8 @@ async def long(ctx: QueryCtx, letter: str, times: float) -> str:
 @query
 async def speaks(ctx: QueryCtx, text: str) -> None:
     print(text)
+
+
+@query
+async def variable(ctx: QueryCtx, name: str) -> str | None:
+    return ctx.env.get(name)
