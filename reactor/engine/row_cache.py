@@ -1,11 +1,12 @@
 """The newest version of documents read or written lately, so that most point reads need no statement.
 
 A reader of a store meets a cold page cache after every commit, and over a network a round trip: 12 µs and 60 µs for what a
-dictionary gives in 0.2. Two things are kept, both as of the newest accepted commit:
+dictionary gives in 0.2. Three things are kept, all as of the newest accepted commit:
 
 - rows by id: a version with everything that was computed from it;
-- points: which documents an equality range of an index holds, by ids. A commit that moves nothing within the index leaves
-  them as they are.
+- absences: ids that lead to no document;
+- points: which documents an equality range of an index holds, by ids, none as well. A commit that moves nothing within the
+  index leaves them as they are.
 
 What makes it right: every commit passes ``apply`` in the order of positions, in the turn of the loop that accepts it or learns
 of it, and each entry says since which position it has been the newest. A transaction that began at or above that position
@@ -28,6 +29,7 @@ __all__ = ["RowCache"]
 #: Measured: a row with its text's overhead, keys, and the document made of it, without the text; a point with its ids, without its keys.
 ROW_BYTES = 1600
 POINT_BYTES = 500
+ABSENCE_BYTES = 250
 #: Rows of an equality range that is kept.
 POINT_ROWS = 8
 #: Writes that are remembered for reads from before them.
@@ -52,13 +54,14 @@ class RowCache:
         position: of the newest commit applied.
     """
 
-    __slots__ = ("_bytes", "_indexes", "_moved", "_points", "_remembers", "_rows", "_size_bytes", "_written", "position")
+    __slots__ = ("_absent", "_bytes", "_indexes", "_moved", "_points", "_remembers", "_rows", "_size_bytes", "_written", "position")
 
     def __init__(self, size_bytes: int) -> None:
         self._size_bytes = size_bytes
         self._bytes = 0
         self._rows: dict[str, Row] = {}
         self._points: dict[tuple[str, bytes], _Point] = {}
+        self._absent: dict[str, int] = {}  # since which position no document has this id
         self._indexes: dict[str, int] = {}  # those that any point was ever put of, and from which position on moves are noted
         self._written: dict[str, int] = {}  # where each document was last written, above `_remembers`
         self._moved: dict[int, int] = {}  # the same of documents that came into or left a range, by the range's hash: it may be long
@@ -69,6 +72,11 @@ class RowCache:
         """The version of a document that a transaction begun at ``position`` sees, if known. With infinity: any version."""
         row = self._rows.get(id)
         return row if row is not None and row.since <= position else None
+
+    def absent(self, id: str, position: int) -> bool:
+        """Whether a transaction begun at ``position`` is known to find no document with this id."""
+        since = self._absent.get(id)
+        return since is not None and since <= position
 
     def point(self, index: IndexDef, prefix: bytes, hi: bytes, position: int) -> tuple[list[Row], tuple[bytes, ...]] | None:
         """All rows with ``prefix <= key < hi`` as of ``position``, by ascending key, and their keys; None when that is not known."""
@@ -97,6 +105,15 @@ class RowCache:
         self._rows[row.id] = row
         self._grow(ROW_BYTES + len(row.json))
 
+    def put_absent(self, id: str, position: int) -> None:
+        """Keep that a transaction begun at ``position`` found no document with this id."""
+        if position == self.position or self._remembers <= position >= self._written.get(id, 0):
+            if id not in self._absent:
+                self._absent[id] = position
+                self._grow(ABSENCE_BYTES)
+            elif position < self._absent[id]:
+                self._absent[id] = position
+
     def put_point(self, index: IndexDef, prefix: bytes, hi: bytes, rows: Sequence[Row], position: int) -> None:
         """Keep what a transaction begun at ``position`` found in an equality range, whole."""
         if len(rows) > POINT_ROWS or not self._size_bytes:
@@ -122,6 +139,8 @@ class RowCache:
             if known is not None:
                 self._bytes -= ROW_BYTES + len(known.json)
             if write.after is not None:
+                if self._absent and self._absent.pop(write.id, None) is not None:
+                    self._bytes -= ABSENCE_BYTES
                 row = write.row or Row(write.id, UNCOMMITTED, write.after)
                 row.keys = write.after_keys
                 row.since = position
@@ -139,6 +158,7 @@ class RowCache:
         self.position = position
         self._rows.clear()
         self._points.clear()
+        self._absent.clear()
         self._indexes.clear()
         self._bytes = 0
         self._forget_writes()
@@ -182,17 +202,23 @@ class RowCache:
     def _grow(self, bytes: int) -> None:
         self._bytes += bytes
         while self._bytes > self._size_bytes:
-            # Rows and points grow together: each goes when it has the larger share of what is too much.
-            if len(self._rows) * ROW_BYTES >= len(self._points) * POINT_BYTES and self._rows:
+            # All grow together: what has the largest share goes first.
+            rows, points, absent = len(self._rows) * ROW_BYTES, len(self._points) * POINT_BYTES, len(self._absent) * ABSENCE_BYTES
+            if rows and rows >= points and rows >= absent:
                 row = self._rows.pop(next(iter(self._rows)))
                 self._bytes -= ROW_BYTES + len(row.json)
-            elif self._points:
+            elif points and points >= absent:
                 self._forget_point(next(iter(self._points)))
+            elif absent:
+                del self._absent[next(iter(self._absent))]
+                self._bytes -= ABSENCE_BYTES
             else:
                 return
 
     def check_invariants(self) -> None:
         """Raise AssertionError when the accounts are wrong. For simulations."""
         held = sum(ROW_BYTES + len(row.json) for row in self._rows.values()) + sum(point.size_bytes for point in self._points.values())
+        held += ABSENCE_BYTES * len(self._absent)
         assert held == self._bytes <= self._size_bytes, "the cache's size is wrong"
         assert all(point.since <= self.position for point in self._points.values())
+        assert all(since <= self.position for since in self._absent.values())

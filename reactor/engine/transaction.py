@@ -124,10 +124,12 @@ class Transaction:
         else:
             base = self.base
             row = base.cache.row(id, base.upto)
-            if row is None:
+            if row is None and not base.cache.absent(id, base.upto):
                 image = base.overlay.find(id, base.above, base.upto) if base.overlay else None
                 row = await base.snapshot.get(table, id) if image is None else _row_of(image)
-                if row is not None:
+                if row is None:
+                    base.cache.put_absent(id, base.upto)
+                else:
                     base.cache.put(row, base.upto)
         if row is not None:
             self._count_row(row)

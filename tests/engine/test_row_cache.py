@@ -56,6 +56,26 @@ def test_what_an_earlier_transaction_read_is_not_taken_for_the_newest() -> None:
     assert cache.row(item(1), math.inf) is not None, "as a text that was parsed it serves still"
 
 
+def test_an_absence_is_known_until_a_document_is_there() -> None:
+    cache = RowCache(LARGE)
+    cache.apply([write(1, row(1), None)], 5)
+    assert not cache.absent(item(1), 5)
+    cache.put_absent(item(1), 5)
+    assert cache.absent(item(1), 6) and not cache.absent(item(1), 4), "it was there before"
+    cache.apply([write(1, None, row(1))], 7)
+    assert not cache.absent(item(1), 7)
+
+
+def test_an_earlier_transaction_does_not_say_that_a_newer_document_is_absent() -> None:
+    cache = RowCache(LARGE)
+    cache.apply([write(1, None, row(1))], 5)
+    cache.put_absent(item(1), 4)
+    assert not cache.absent(item(1), 5)
+    cache.take_back([write(1, None, row(1))], 6)
+    cache.put_absent(item(1), 5)
+    assert not cache.absent(item(1), 6), "it may have read over its snapshot"
+
+
 def test_a_range_holds_what_was_found_until_something_moves_into_or_out_of_it() -> None:
     cache = RowCache(LARGE)
     put_point(cache, "a", row(1), row(2))
@@ -79,7 +99,9 @@ def test_a_range_whose_row_was_pushed_out_is_not_known() -> None:
 def test_nothing_is_kept_in_no_space() -> None:
     cache = RowCache(0)
     put_point(cache, "a", row(1))
+    cache.put_absent(item(3), 0)
     cache.apply([write(2, None, row(2))], 1)
+    assert not cache.absent(item(3), 1)
     assert cache.row(item(1), math.inf) is None and cache.row(item(2), math.inf) is None and point(cache, "a", 1) is None
     cache.check_invariants()
 
@@ -107,6 +129,8 @@ def test_it_never_holds_more_than_it_may_and_never_answers_wrongly(steps: list[t
     for position, (number, list, look) in enumerate(steps, 1):
         if look:
             put_point(cache, list, *sorted((r for r in stored.values() if f'"list":"{list}"' in r.json), key=lambda r: r.key))
+            if number not in stored:
+                cache.put_absent(item(number), cache.position)
             cache.position = position
         else:
             after = None if number in stored and position % 3 == 0 else row(number, list, float(position % 2))
@@ -118,6 +142,7 @@ def test_it_never_holds_more_than_it_may_and_never_answers_wrongly(steps: list[t
         for each in range(10):
             known = cache.row(item(each), position)
             assert known is None or known.json == stored[each].json
+            assert not (cache.absent(item(each), position) and each in stored)
         for name in "ab":
             expected = [r.json for r in sorted(stored.values(), key=lambda r: r.key) if f'"list":"{name}"' in r.json]
             assert point(cache, name, position) in (None, expected)
