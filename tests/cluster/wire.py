@@ -1,4 +1,4 @@
-"""TCP between two parties, to be cut, stalled, or lost at a chosen moment."""
+"""TCP between two parties, to be cut, stalled, lost at a chosen moment, or listened to."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ class Wire:
         flowing: while it is not set, nothing passes in either direction, and nobody is told.
         lose_answer_to: when a connection has passed these bytes on, what is answered is dropped, and the connection cut.
         lost: how often that has happened.
+        asked: of each connection, in the order in which they were made, what was sent whenever the other side had spoken last.
     """
 
     def __init__(self, *targets: int) -> None:
@@ -26,6 +27,7 @@ class Wire:
         self.flowing.set()
         self.lose_answer_to: bytes | None = None
         self.lost = 0
+        self.asked: list[list[bytes]] = []
         self._open: set[asyncio.StreamWriter] = set()
 
     def cut(self) -> None:
@@ -45,18 +47,22 @@ class Wire:
             writer.transport.abort()
             return
         losing = asyncio.Event()
+        said = _Said()
+        self.asked.append(said.asked)
         ends = {writer, far_writer}
         self._open |= ends
         try:
             async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(self._pass(reader, far_writer, losing, asks=True))
-                tasks.create_task(self._pass(far_reader, writer, losing, asks=False))
+                tasks.create_task(self._pass(reader, far_writer, losing, said, asks=True))
+                tasks.create_task(self._pass(far_reader, writer, losing, said, asks=False))
         finally:
             self._open -= ends
             for end in ends:
                 end.transport.abort()
 
-    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, losing: asyncio.Event, *, asks: bool) -> None:
+    async def _pass(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, losing: asyncio.Event, said: _Said, *, asks: bool
+    ) -> None:
         with contextlib.suppress(ConnectionError):
             while data := await reader.read(65536):
                 await self.flowing.wait()
@@ -66,9 +72,25 @@ class Wire:
                 if asks and self.lose_answer_to is not None and self.lose_answer_to in data:
                     self.lose_answer_to = None
                     losing.set()
+                said.add(data, asks=asks)
                 writer.write(data)
                 await writer.drain()
         writer.transport.abort()
+
+
+class _Said:
+    """Who spoke last on a connection, and what was asked on it."""
+
+    def __init__(self) -> None:
+        self.asked: list[bytes] = []
+        self._asks = False
+
+    def add(self, data: bytes, *, asks: bool) -> None:
+        if asks and not self._asks:
+            self.asked.append(data)
+        elif asks:
+            self.asked[-1] += data
+        self._asks = asks
 
 
 @asynccontextmanager
