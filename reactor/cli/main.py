@@ -31,6 +31,10 @@ Database = Annotated[
     str | None,
     typer.Option(metavar="FILE|URL", help="The database: a file, or postgres://….  [default: .reactor/reactor.db]", show_default=False),
 ]
+ReadDatabase = Annotated[
+    str | None,
+    typer.Option(metavar="URL", help="A hot standby of the database, for the reads (Postgres).  [default: none]", show_default=False),
+]
 Workers = Annotated[int | None, typer.Option(min=1, help="Node processes on the port (Postgres).  [default: 1]", show_default=False)]
 Rollback = Annotated[bool | None, typer.Option("--rollback", help="Go back to a schema that a later one has replaced.", show_default=False)]
 Static = Annotated[
@@ -81,6 +85,7 @@ def start(
     site_port: SitePort = None,
     host: Host = None,
     db: Database = None,
+    read_db: ReadDatabase = None,
     static: Static = None,
     workers: Workers = None,
     rollback: Rollback = None,
@@ -88,7 +93,10 @@ def start(
     """Serve the app in this folder in production: errors are opaque to clients, and a stop finishes what runs."""
     from reactor.cli import serving
 
-    serving.start(serving.settings(host=host, port=port, site_port=site_port, db=db, static=static, workers=workers, rollback=rollback))
+    settings = serving.settings(
+        host=host, port=port, site_port=site_port, db=db, read_db=read_db, static=static, workers=workers, rollback=rollback
+    )
+    serving.start(settings)
 
 
 @app.command()

@@ -20,7 +20,7 @@ from reactor.server.env_file import EnvFile
 from reactor.server.logs import Logs
 from reactor.server.node import address_left, bind, serve, url_of
 from reactor.server.push import Watcher, describe
-from reactor.server.settings import Settings
+from reactor.server.settings import Settings, is_postgres
 from reactor.server.supervisor import supervise, supervised
 
 __all__ = ["dev", "push_once", "run_loop", "settings", "start"]
@@ -167,6 +167,10 @@ def start(settings: Settings) -> None:
             raise ReactorError(
                 f"A SQLite file is for one process, so it cannot have {settings.workers} workers. Use Postgres: --db postgres://…",
                 code="BadSetting",
+            )
+        if settings.read_db is not None and (settings.postgres is None or not is_postgres(settings.read_db)):
+            raise ReactorError(
+                "Reads can go to a standby of a Postgres database: --db postgres://… --read-db postgres://…", code="BadSetting"
             )
         sys.exit(supervise(_bind(settings), Logs(sys.stdout, machine=True), settings.workers))
 

@@ -10,7 +10,7 @@ import contextlib
 import dataclasses
 import importlib.metadata
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -40,6 +40,7 @@ from reactor.stores.sqlite import SqliteStore
 
 if TYPE_CHECKING:
     from reactor.stores.postgres import PostgresStore
+    from reactor.stores.postgres_standby import StandbyHealth
 
 __all__ = ["Backend", "open_backend", "open_store"]
 
@@ -58,6 +59,7 @@ class Backend:
         static: folder of the page at ``/``, or None.
         scheduled: what runs scheduled functions beside it, for metrics.
         settings: of who may read metrics.
+        standby: how it goes with the database's standby that reads go to.
 
     Attributes:
         site_port: where there is nothing but HTTP actions; None: no such port is open.
@@ -72,6 +74,7 @@ class Backend:
         static: Path | None = None,
         scheduled: ScheduledRuns | None = None,
         settings: Settings | None = None,
+        standby: Callable[[], StandbyHealth | None] = lambda: None,
     ) -> None:
         self.runner = runner
         self.engine = runner.engine
@@ -82,7 +85,7 @@ class Backend:
         self.site_port: int | None = None
         self._files = FileServer(runner)
         self.static = static
-        self._health = Health(runner.engine, self.connections)
+        self._health = Health(runner.engine, self.connections, standby)
         self.metrics = Metrics(
             runner,
             self.connections,
@@ -200,7 +203,13 @@ async def open_backend(
                 background.append(tasks.create_task(watcher.run(runner, logs), name="reactor-watch"))
             try:
                 yield Backend(
-                    runner, authenticator, instance_name=store.instance_name, static=static, scheduled=scheduled, settings=settings
+                    runner,
+                    authenticator,
+                    instance_name=store.instance_name,
+                    static=static,
+                    scheduled=scheduled,
+                    settings=settings,
+                    standby=lambda: store.standby,
                 )
             finally:
                 try:
@@ -223,7 +232,12 @@ async def open_store(settings: Settings) -> SqliteStore | PostgresStore:
         from reactor.stores.postgres import PostgresStore
     except ModuleNotFoundError as error:
         raise StoreError(f"Postgres needs {error.name}. Install it with: pip install 'reactor[postgres]'") from error
-    return await PostgresStore.open(settings.postgres, synchronous=settings.synchronous == "full", rollback=settings.rollback)
+    return await PostgresStore.open(
+        settings.postgres,
+        read_url=settings.read_db,
+        synchronous=settings.synchronous == "full",
+        rollback=settings.rollback,
+    )
 
 
 async def _trim(engine: Engine, runtime: Runtime) -> None:

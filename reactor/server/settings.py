@@ -12,7 +12,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from reactor.limits import DEFAULT_LIMITS
 
-__all__ = ["Settings"]
+__all__ = ["Settings", "is_postgres"]
 
 
 class Settings(BaseSettings):
@@ -21,6 +21,7 @@ class Settings(BaseSettings):
     Attributes:
         site_port: a second port, with nothing but the app's HTTP actions; None: they are on ``port`` only.
         db: the database: a file, or ``postgres://user:password@host:port/database``, which any number of nodes may share.
+        read_db: a hot standby of ``db`` that reads go to while it is fresh enough (Postgres).
         rollback: a schema that a later one has replaced may come into force again (Postgres).
         synchronous: ``normal`` may lose the last commits at a power failure, not at a crash.
         workers: node processes of ``reactor start`` on its port (Postgres).
@@ -41,6 +42,7 @@ class Settings(BaseSettings):
     port: int = Field(3210, ge=0, le=65535)
     site_port: int | None = Field(None, ge=0, le=65535)
     db: str = ".reactor/reactor.db"
+    read_db: str | None = None
     rollback: bool = False
     workers: int = Field(1, ge=1)
     synchronous: Literal["full", "normal"] = "full"
@@ -61,7 +63,7 @@ class Settings(BaseSettings):
     @property
     def postgres(self) -> str | None:
         """The address of a database on a server; None for a file."""
-        return self.db if urlsplit(self.db).scheme in ("postgres", "postgresql") else None
+        return self.db if is_postgres(self.db) else None
 
     @property
     def shown_db(self) -> str:
@@ -77,3 +79,8 @@ class Settings(BaseSettings):
         if self.postgres is None:
             return Path(self.db)
         return Path(".reactor") / f"postgres-{hashlib.sha256(self.shown_db.encode()).hexdigest()[:12]}"
+
+
+def is_postgres(address: str) -> bool:
+    """Whether it is that of a Postgres server."""
+    return urlsplit(address).scheme in ("postgres", "postgresql")

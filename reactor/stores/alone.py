@@ -18,6 +18,7 @@ class Alone:
     exclusive = True
     behind_s = 0.0
     trouble: str | None = None
+    standby = None
 
     def head(self) -> AbstractAsyncContextManager[Head]:
         """See ``Store.head``."""

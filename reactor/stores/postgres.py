@@ -1,8 +1,8 @@
 """The store on Postgres: one database for any number of equal nodes. Fulfils ``reactor.engine.store``.
 
 Parts: ``postgres_connections`` reaches the server, ``postgres_tables`` has the stored schema and its SQL, ``postgres_snapshots``
-reads, ``postgres_head`` and ``postgres_group`` write, ``postgres_log`` reads and trims the log, ``postgres_follower`` hears of
-other nodes' commits.
+reads, ``postgres_standby`` has the server that it may read from, ``postgres_head`` and ``postgres_group`` write, ``postgres_log``
+reads and trims the log, ``postgres_follower`` hears of other nodes' commits.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from reactor.stores.postgres_follower import Follower
 from reactor.stores.postgres_head import OUTDATED, PostgresHead, Work
 from reactor.stores.postgres_log import read_log, read_news, trim_log, trim_requests
 from reactor.stores.postgres_snapshots import PostgresSnapshot, Snapshots
+from reactor.stores.postgres_standby import ANSWER_S, IS_COMMIT, Standby, StandbyHealth
 from reactor.stores.postgres_tables import SqlTable, load_tables
 from reactor.stores.stored_indexes import SqlIndex, building, is_finished
 
@@ -34,7 +35,8 @@ __all__ = ["PostgresStore"]
 
 MIGRATIONS = Path(__file__).parent / "migrations" / "postgres"
 
-#: Connections of a node that read. Beside them it has one that writes, one that listens, and one more during a push.
+#: Connections of a node that read, on the primary and on a standby each. Beside them it has one that writes, one that listens, and
+#: one more during a push.
 READERS = 8
 
 #: A node that has not been sure for so long to have all commits gets no requests.
@@ -73,7 +75,17 @@ class PostgresStore:
 
     exclusive = False
 
-    def __init__(self, server: Server, identity: tuple[str, bytes], head: Ts, tables: Tables, *, synchronous: bool, rollback: bool) -> None:
+    def __init__(
+        self,
+        server: Server,
+        identity: tuple[str, bytes],
+        head: Ts,
+        tables: Tables,
+        *,
+        synchronous: bool,
+        rollback: bool,
+        read_from: Server | None,
+    ) -> None:
         connections = Connections(server, READERS)
         self.path = server.name
         self.instance_name, self.secret = identity
@@ -85,15 +97,25 @@ class PostgresStore:
         self._head = PostgresHead(server, self._snapshots, synchronous=synchronous)
         self.durations = {**self._head.durations, **self._snapshots.durations}
         self._follower = Follower(server, self._snapshots, self._head)
+        if read_from is not None:
+            self._snapshots.standby = Standby(
+                read_from,
+                self.instance_name,
+                READERS,
+                newest=lambda: (self._snapshots.ts, self._snapshots.tables[0]),
+                is_commit=self._is_commit,
+                on_change=self._snapshots.standby_changed,
+            )
 
     @classmethod
-    async def open(cls, url: str, *, synchronous: bool = True, rollback: bool = False) -> PostgresStore:
+    async def open(cls, url: str, *, read_url: str | None = None, synchronous: bool = True, rollback: bool = False) -> PostgresStore:
         """Open the database at ``url``, which exists; reactor's tables in it are made, or brought to the newest format.
 
         Any number of nodes may do so at the same time.
 
         Args:
             url: ``postgres://user:password@host:port/database``.
+            read_url: of a hot standby that snapshots are read from whenever it is fresh enough.
             synchronous: False: a crash of the database may lose the last commits.
             rollback: a schema that another one has replaced before may come into force again.
 
@@ -112,7 +134,9 @@ class PostgresStore:
             raise server.error(error) from error
         finally:
             connection.terminate()
-        store = cls(server, (instance_name, bytes(secret)), head, tables, synchronous=synchronous, rollback=rollback)
+        read_from = None if read_url is None else Server(read_url, prefer="prefer-standby", timeout_s=ANSWER_S)
+        identity = (instance_name, bytes(secret))
+        store = cls(server, identity, head, tables, synchronous=synchronous, rollback=rollback, read_from=read_from)
         await store._head.connect()
         store._follower.start()
         return store
@@ -170,6 +194,12 @@ class PostgresStore:
         if self.behind_s > TROUBLE_S:
             return f"{self.path}: the database has not answered for {self.behind_s:.0f} s"
         return None
+
+    @property
+    def standby(self) -> StandbyHealth | None:
+        """How it goes with the standby that reads go to; None where there is none."""
+        standby = self._snapshots.standby
+        return None if standby is None else standby.health
 
     # --- the stored schema
 
@@ -300,6 +330,11 @@ class PostgresStore:
                 if error.__cause__ is not None and is_lost(error.__cause__):
                     return
                 raise
+
+    async def _is_commit(self, ts: Ts) -> bool:
+        async with self._connections.one() as connection:
+            found: bool = await connection.fetchval(IS_COMMIT, ts)
+        return found
 
     def _table(self, name: str) -> SqlTable:
         table = self._snapshots.tables[1].get(name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Mapping
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 from urllib.parse import urlsplit
 
 import asyncpg
@@ -56,6 +56,7 @@ _LOST = (
     asyncpg.exceptions.ReadOnlySQLTransactionError,  # it was the primary before
     asyncpg.exceptions.DeadlockDetectedError,
     asyncpg.exceptions.LockNotAvailableError,
+    asyncpg.exceptions.SerializationError,  # a read on a standby that stood in the way of what it follows
     OSError,
     TimeoutError,
     asyncio.TimeoutError,
@@ -73,12 +74,14 @@ class Server:
 
     Args:
         url: ``postgres://user:password@host:port/database``, with several hosts if there are standbys to fail over to.
-        primary: whether only a server that takes writes will do.
+        prefer: which of several hosts; ``primary`` takes no other.
+        timeout_s: how long connecting may take.
     """
 
-    def __init__(self, url: str, *, primary: bool = True) -> None:
+    def __init__(self, url: str, *, prefer: Literal["primary", "prefer-standby"] = "primary", timeout_s: float = CONNECT_TIMEOUT_S) -> None:
         self._url = url
-        self._primary = primary
+        self._prefer = prefer
+        self._timeout_s = timeout_s
         parts = urlsplit(url)
         #: As shown in messages: without the password.
         self.name = f"postgres://{parts.netloc.rpartition('@')[2]}{parts.path}"
@@ -92,10 +95,10 @@ class Server:
         try:
             return await asyncpg.connect(
                 self._url,
-                timeout=CONNECT_TIMEOUT_S,
+                timeout=self._timeout_s,
                 command_timeout=STATEMENT_TIMEOUT_S,
                 server_settings={**_SETTINGS, **(settings or {})},
-                target_session_attrs="primary" if self._primary else "any",
+                target_session_attrs=self._prefer,
             )
         except (*ERRORS, ValueError) as error:
             raise self.error(error) from error

@@ -6,6 +6,7 @@ what the log says lies between the two:
 
 - The node knows every commit up to the ts that it has applied. What they wrote since the oldest reader was opened is kept as
   images, which are laid over an older reader.
+- A reader may also be older because it is on a hot standby; then images are kept from where that is. See ``postgres_standby``.
 - A reader may be newer than the snapshot, by commits of other nodes, or when the one before it was lost with its connection.
   Then the log's entries between the two are taken back, as in a read of the past.
 
@@ -32,6 +33,7 @@ from reactor.histogram import Histogram
 from reactor.schema.catalog import IndexDef, Table
 from reactor.stores.postgres_connections import ERRORS, Connection, Connections, Server, is_lost
 from reactor.stores.postgres_log import read_log
+from reactor.stores.postgres_standby import ANSWER_S, IMAGE_BYTES, Standby
 from reactor.stores.postgres_tables import SqlTable, load_tables, table_of
 
 __all__ = ["PostgresSnapshot", "Snapshots", "session_key"]
@@ -80,31 +82,27 @@ class _Waiting(NamedTuple):
 class Reader:
     """A read transaction, used by many. Statements wait for each other; gets that wait are sent as one.
 
+    Args:
+        primary: of what it is to read.
+        standby: where it is to be opened, if it can.
+
     Attributes:
         floor: it is at this ts or a later one.
         ts: where it is, once ``opened`` is done.
+        standby: where it is; None: on the primary.
         holders: snapshots that hold it.
         lost: why it can be used no more.
     """
 
-    def __init__(
-        self,
-        server: Server,
-        connections: Connections,
-        floor: Ts,
-        tables: tuple[int, Mapping[str, SqlTable]],
-        durations: Mapping[str, Histogram],
-    ) -> None:
-        self.floor = floor
+    def __init__(self, primary: Snapshots, standby: Standby | None) -> None:
+        self.floor = primary.ts if standby is None or standby.floor is None else standby.floor
         self.ts = Ts(0)
+        self.standby = standby
         self.holders = 0
         self.lost: StoreError | None = None
-        self.tables = tables[1]
+        self._tables_version, self.tables = primary.tables
         self.born = asyncio.get_running_loop().time()
-        self._server = server
-        self._connections = connections
-        self._tables_version = tables[0]
-        self._durations = durations
+        self._primary = primary
         self._connection: Connection | None = None
         self._gets: dict[str, list[tuple[str, asyncio.Future[Row | None]]]] = {}
         self._statements: list[_Waiting] = []
@@ -160,23 +158,62 @@ class Reader:
         else:
             self._connections.give_back(connection)
 
+    @property
+    def _server(self) -> Server:
+        return (self.standby or self._primary).server
+
+    @property
+    def _connections(self) -> Connections:
+        return (self.standby or self._primary).connections
+
     async def _open(self) -> None:
+        try:
+            if self.standby is not None and not await self._begin_on(self.standby):
+                self.standby = self.lost = None
+            if self._connection is None:
+                await self._begin()
+        except StoreError as error:
+            self._lose(error)
+        else:
+            if self.lost is not None:  # while it was opened
+                self._lose(self.lost)
+
+    async def _begin_on(self, standby: Standby) -> bool:
+        """Begin the transaction on the standby. Whether that does."""
+        try:
+            version, in_recovery = await self._begin(ANSWER_S)
+        except StoreError as error:
+            standby.lose(error)
+            return False
+        if standby.opened(self.ts, version, in_recovery, self.floor):
+            return True
+        assert self._connection is not None
+        standby.connections.drop(self._connection)
+        self._connection = None
+        return False
+
+    async def _begin(self, timeout_s: float | None = None) -> tuple[int, bool]:
+        """Begin the transaction. The version of its tables, and whether it is on a standby.
+
+        Raises:
+            StoreUnavailable, StoreError: it cannot be begun.
+        """
         connection: Connection | None = None
         try:
             connection = await self._connections.take()
-            await connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
-            self.ts, version = await connection.fetchrow("SELECT head_ts, tables_version FROM _reactor_head")
+            await connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", timeout=timeout_s)
+            self.ts, version, in_recovery = await connection.fetchrow(
+                "SELECT head_ts, tables_version, pg_is_in_recovery() FROM _reactor_head", timeout=timeout_s
+            )
             if version != self._tables_version:
                 self.tables = await load_tables(connection)
         except Exception as error:
             if connection is not None:
                 self._connections.drop(connection)
-            self._lose(self._server.error(error))
-        else:
-            self._durations["snapshot"].add(asyncio.get_running_loop().time() - self.born)
-            self._connection = connection
-            if self.lost is not None:  # while it was opened
-                self._lose(self.lost)
+            raise self._server.error(error) from error
+        self._primary.durations["snapshot"].add(asyncio.get_running_loop().time() - self.born)
+        self._connection = connection
+        return version, in_recovery
 
     async def _take_back(self, ts: Ts, schema: Mapping[str, Table]) -> Layer:
         images = Overlay()
@@ -213,7 +250,7 @@ class Reader:
         started = time.perf_counter()
         try:
             found = await waiting.statement(connection)
-            self._durations["read"].add(time.perf_counter() - started)
+            self._primary.durations["read"].add(time.perf_counter() - started)
         except Exception as error:
             self._fail([waiting.future], error)
         else:
@@ -224,7 +261,7 @@ class Reader:
         started = time.perf_counter()
         try:
             rows: list[Any] = await connection.fetch(sql, list({id for id, future in waiting if not future.done()}))
-            self._durations["read"].add(time.perf_counter() - started)
+            self._primary.durations["read"].add(time.perf_counter() - started)
         except Exception as error:
             self._fail([future for _, future in waiting], error)
             return
@@ -385,7 +422,8 @@ def session_key(session: str) -> bytes:
 class Space:
     """What the snapshots under one schema share. Replaced as a whole when the schema changes; those that are held keep theirs.
 
-    Invariants: every open reader is at its ``floor`` or later; ``images`` has what every commit above the lowest floor wrote.
+    Invariants: every open reader is at its ``floor`` or later; ``images`` has what every commit above the lowest floor wrote, that
+    of the standby included as long as no other schema is in force.
     """
 
     def __init__(self, snapshots: Snapshots, schema: Mapping[str, Table]) -> None:
@@ -407,9 +445,10 @@ class Space:
         newest = self._readers[-1] if self._readers else None
         now = asyncio.get_running_loop().time()
         if newest is None or (
-            (newest.queue >= READER_QUEUE or now - newest.born > READER_AGE_S or newest.lost is not None) and snapshots.connections.free
+            (newest.queue >= READER_QUEUE or now - newest.born > READER_AGE_S or newest.lost is not None)
+            and (snapshots.standby_of(self) or snapshots).connections.free
         ):
-            newest = snapshots.reader()
+            newest = snapshots.reader(self)
             self._readers.append(newest)
         newest.holders += 1
         return newest
@@ -426,18 +465,26 @@ class Space:
 
     def apply(self, ts: Ts, writes: Sequence[Write]) -> None:
         """A commit that snapshots from now on have."""
-        if self._readers:
+        if self._readers or self._snapshots.keeps_from(self) is not None:
             for write in writes:
                 self.images.put(Image(ts, write.table, write.id, write.after, write.after_keys))
+
+    def trim(self) -> None:
+        """Forget the images that no reader needs, nor one that may be opened on the standby."""
+        floors = [reader.floor for reader in self._readers]
+        kept_from = self._snapshots.keeps_from(self)
+        if kept_from is not None:
+            floors.append(kept_from)
+        if floors:
+            self.images.drop_upto(min(floors))
+        else:
+            self.images.clear()
 
     def _end(self, reader: Reader) -> None:
         if not reader.holders and reader in self._readers:
             self._readers.remove(reader)
             self._snapshots.end(reader)
-            if self._readers:
-                self.images.drop_upto(min(reader.floor for reader in self._readers))
-            else:
-                self.images.clear()
+            self.trim()
 
 
 class Snapshots:
@@ -450,6 +497,7 @@ class Snapshots:
         ts: the newest commit that was applied; advanced by ``apply`` alone.
         tables: as the database had them last, and their version.
         durations: of each of ``STEPS``, in seconds.
+        standby: serves the reads, whenever it can; None: the primary does.
     """
 
     def __init__(
@@ -466,6 +514,7 @@ class Snapshots:
         self.tables = tables
         self.spawn = spawn
         self.durations = {step: Histogram(DURATION_S) for step in STEPS}
+        self.standby: Standby | None = None
         self._closed = False
         self._open: set[Reader] = set()
         self._space = Space(self, {})
@@ -480,16 +529,36 @@ class Snapshots:
         if ts > self.ts:
             self._space.apply(ts, writes)
             self.ts = ts
+            if self.standby is not None and writes:
+                self.standby.applied(ts, sum(len(write.after or "") + IMAGE_BYTES for write in writes))
 
     def restart(self, schema: Mapping[str, Table]) -> None:
         """Another schema is in force: whatever was kept of keys was of the one before."""
         self._space = Space(self, schema)
+        if self.standby is not None:
+            self.standby.start_anew()
 
-    def reader(self) -> Reader:
-        """A new reader, at the newest commit or after it."""
-        reader = Reader(self.server, self.connections, self.ts, self.tables, self.durations)
+    def reader(self, space: Space) -> Reader:
+        """A new reader: on the standby if that serves, else on the primary, at the newest commit or after it."""
+        reader = Reader(self, self.standby_of(space))
         self._open.add(reader)
         return reader
+
+    def standby_of(self, space: Space) -> Standby | None:
+        """The standby, if it can serve these snapshots."""
+        return self.standby if self.standby is not None and self.standby.serves and space is self._space else None
+
+    def keeps_from(self, space: Space) -> Ts | None:
+        """The ts from which on images are kept for the standby."""
+        return None if self.standby is None or space is not self._space else self.standby.floor
+
+    def standby_changed(self, lost: StoreError | None) -> None:
+        """The standby has come further; or with an error: its readers are of no more use."""
+        if lost is not None:
+            for reader in list(self._open):
+                if reader.standby is not None:
+                    reader.drop(lost)
+        self._space.trim()
 
     def end(self, reader: Reader) -> None:
         """End a reader that nobody holds."""
@@ -507,6 +576,8 @@ class Snapshots:
     async def close(self) -> None:
         """Drop every reader, also those of snapshots that nobody released."""
         self._closed = True
+        if self.standby is not None:
+            await self.standby.close()
         for reader in list(self._open):
             reader.drop(StoreError("the store is closed"))
         for reader in list(self._open):

@@ -54,15 +54,23 @@ def postgres() -> AsyncIterator[PostgresServer]:
 
 @asynccontextmanager
 async def cluster(
-    postgres: PostgresServer, folder: Path, clients: int = 6, *, url: str | None = None, apps: tuple[Path, Path] = (APP, APP)
+    postgres: PostgresServer,
+    folder: Path,
+    clients: int = 6,
+    *,
+    url: str | None = None,
+    apps: tuple[Path, Path] = (APP, APP),
+    options: tuple[str, ...] = (),
 ) -> AsyncIterator[Cluster]:
     """Args:
     url: of the database, where it is not only ``postgres``.
+    options: further ones of the command line.
     """
     async with AsyncExitStack() as stack:
         back = await stack.enter_async_context(laid(postgres.port))
         through = postgres.url.replace(str(postgres.port), str(back.port))
-        nodes = [Server(folder, app=app, command="start", db=url or own) for app, own in zip(apps, (through, postgres.url), strict=True)]
+        urls = (url or own for own in (through, postgres.url))
+        nodes = [Server(folder, app=app, command="start", db=own, options=options) for app, own in zip(apps, urls, strict=True)]
         for node in nodes:
             stack.push_async_callback(asyncio.to_thread, node.stop)
         await asyncio.gather(*(asyncio.to_thread(node.start) for node in nodes))
