@@ -26,7 +26,7 @@ from reactor.errors import SchemaOutdated, StoreError, StoreUnavailable
 from reactor.histogram import Histogram
 from reactor.stores.postgres_connections import ERRORS, RECONNECT_S, Connection, Server, is_lost
 from reactor.stores.postgres_group import CHANNEL, write_group
-from reactor.stores.postgres_log import News, read_news
+from reactor.stores.postgres_log import HeadState, News, read_news
 from reactor.stores.postgres_snapshots import Snapshots
 from reactor.stores.postgres_tables import load_tables
 from reactor.stores.turns import Shield
@@ -58,6 +58,10 @@ OUTDATED = (
 STEPS = ("lock", "write", "commit")
 
 LOCK = "BEGIN ISOLATION LEVEL READ COMMITTED; SELECT 1 FROM _reactor_head FOR UPDATE"
+
+#: Sent with the lock, but a statement of its own: whether the head is where this node left it, so that there is nothing to read.
+#: The values are numbers and a digest.
+UNMOVED = "SELECT 1 FROM _reactor_head WHERE head_ts = {} AND tables_version = {} AND schema = '{}'"
 
 VERSION = "SELECT tables_version FROM _reactor_head"
 
@@ -95,6 +99,7 @@ class PostgresHead(AbstractAsyncContextManager["PostgresHead"]):
         self._connection: Connection | None = None
         self._news: News | None = None
         self._shield = Shield()
+        self._seen_schema = ""  # that was in force when the head was last taken
         self._group = 0
         self._session = ""
         self.held_exclusively = False
@@ -218,8 +223,10 @@ class PostgresHead(AbstractAsyncContextManager["PostgresHead"]):
         while True:
             try:
                 connection = await self._connected()
-                await connection.execute(LOCK, timeout=HEAD_TIMEOUT_S)
-                news = self._news = await read_news(connection, self._snapshots.ts)
+                known = HeadState(self._snapshots.ts, self._snapshots.tables[0], self._seen_schema)
+                found = await connection.execute(f"{LOCK}; {UNMOVED.format(*known)}", timeout=HEAD_TIMEOUT_S)
+                news = self._news = News(known, []) if found == "SELECT 1" else await read_news(connection, known.ts)
+                self._seen_schema = news.head.schema
                 if news.head.tables_version != self._snapshots.tables[0]:
                     self._snapshots.tables = (news.head.tables_version, await load_tables(connection))
                 if news.head.ts < self._snapshots.ts:
