@@ -82,15 +82,18 @@ def serving(command: Sequence[str], folder: Path, port: int, *, also: Sequence[i
 
 
 @contextmanager
-def reactor_server(app: Path, db: Path, *options: str) -> Iterator[Server]:
-    """`reactor start` of an app, with its database in a file.
+def reactor_server(app: Path, db: Path | str, *options: str, also: Sequence[int] = ()) -> Iterator[Server]:
+    """`reactor start` of an app.
 
     Args:
         app: the folder with schema.py and app_functions/.
+        db: a file, or the address of a database on a Postgres server.
         options: further ones of the command line.
+        also: further processes whose CPU and memory are the server's, such as its database's.
     """
     port = free_port()
-    with serving([str(REACTOR), "start", "--port", str(port), "--db", str(db.resolve()), *options], app, port) as server:
+    db = db if isinstance(db, str) else str(db.resolve())
+    with serving([str(REACTOR), "start", "--port", str(port), "--db", db, *options], app, port, also=also) as server:
         yield server
 
 

@@ -6,17 +6,19 @@ Each transfer finds two accounts by an index, checks funds, debits one and credi
 
 - does nothing: answers the same requests on the same HTTP stack as reactor with a fixed text. It is the bound.
 - reactor, SQLite: `reactor start` as it comes, with synchronous=full.
+- reactor, Postgres: the same with --db postgres://…, as one node, and as two that share a port (--workers 2).
 - Node, SQLite: Node's HTTP server with better-sqlite3, WAL, synchronous=FULL, a BEGIN IMMEDIATE transaction a request.
 - Node, Postgres: the same with pg and a pool, SERIALIZABLE, run again when Postgres says so.
 
 The load comes from a process of its own: a Node program (its fetch, or the official client over WebSocket), or a lean generator.
 On two cores the generator takes a part of the machine, so read the server's CPU per operation beside its rate. Balances are
 summed at the end: a server that loses money does not count. Postgres is the one that REACTOR_TEST_POSTGRES_URL names, whose CPU
-is then not in the figures, or one of its own.
+is then not in the figures, or one of its own; reactor makes and drops a database there.
 """
 
 from __future__ import annotations
 
+import asyncio
 import os
 import sys
 import warnings
@@ -26,7 +28,9 @@ from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
+from urllib.parse import urlsplit
 
+import asyncpg
 from load import PEERS, Generator, Load, Transport, run
 from report import Column, Report, Server, call, free_port, options_of, reactor_server, serving
 
@@ -34,7 +38,7 @@ HERE = Path(__file__).resolve().parent
 BALANCE = 1_000_000
 FILLED_AT_ONCE = 4000
 COLUMNS = (
-    Column("server", "server", "<17"),
+    Column("server", "server", "<28"),
     Column("generator", "generator", "<10"),
     Column("transport", "transport", "<10"),
     Column("clients", "clients", ">8"),
@@ -82,8 +86,11 @@ def cases(generator: Generator, transport: Transport) -> list[Case]:
     return [Case(generator, transport, 1, 0.0)] + [Case(generator, transport, clients, zipf) for clients in (4, 64) for zipf in (0.0, 1.5)]
 
 
+NODES = {"reactor, Postgres": 1, "reactor, Postgres, 2 nodes": 2}
+
 HTTP = cases("Node", "http") + cases("lean", "http")
 WEBSOCKET = cases("Node", "websocket") + cases("lean", "websocket")
+LEAN = cases("lean", "http") + cases("lean", "websocket")
 
 
 def fill(server: Server, accounts: int) -> None:
@@ -121,6 +128,31 @@ def node_postgres(folder: Path) -> Iterator[Server]:
         port = free_port()
         with serving(["node", "postgres.mjs", str(port), url], PEERS, port, also=processes) as server:
             yield server
+
+
+@contextmanager
+def reactor_postgres(folder: Path, nodes: int) -> Iterator[Server]:
+    """Nodes that share a port, on a new database."""
+    with postgres(folder) as (url, processes), database(url) as made:
+        with reactor_server(HERE / "transfer_app", made, "--workers", str(nodes), also=processes) as server:
+            yield server
+
+
+@contextmanager
+def database(url: str) -> Iterator[str]:
+    """The address of a new database on the server at ``url``, for as long as this lasts."""
+    name = f"reactor_benchmark_transfer_{os.getpid()}"
+
+    async def execute(sql: str) -> None:
+        connection = await asyncpg.connect(url)
+        await connection.execute(sql)
+        await connection.close()
+
+    asyncio.run(execute(f"CREATE DATABASE {name}"))
+    try:
+        yield urlsplit(url)._replace(path=f"/{name}").geturl()
+    finally:
+        asyncio.run(execute(f"DROP DATABASE {name} WITH (FORCE)"))
 
 
 @contextmanager
@@ -188,6 +220,14 @@ class Benchmark:
             for transport, _ in limits:
                 skewed, uniform = (self.figure(rate, ours, generator, transport, 64, zipf) for zipf in (1.5, 0.0))
                 self.report.target(f"rate at Zipf 1.5 / Zipf 0: {generator}, {transport}, 64 clients", skewed / uniform, at_least=1)
+        one, two = NODES
+        for transport, _ in limits:
+            for name in NODES:
+                skewed, uniform = (self.figure(rate, name, "lean", transport, 64, zipf) for zipf in (1.5, 0.0))
+                self.report.target(f"rate at Zipf 1.5 / Zipf 0: {name}, {transport}, 64 clients", skewed / uniform, at_least=0.5)
+            for zipf in (0.0, 1.5):
+                more, fewer = (self.figure(rate, name, "lean", transport, 64, zipf) for name in (two, one))
+                self.report.target(f"rate of 2 nodes / of 1: Postgres, {transport}, 64 clients, Zipf {zipf}", more / fewer, at_least=1)
         for generator in generators:
             for transport, _ in limits:
                 p50 = self.figure("p50_ms", ours, generator, transport, 1)
@@ -206,6 +246,9 @@ def main() -> None:
         folder = Path(made)
         with reactor_server(HERE / "transfer_app", folder / "reactor.db") as server:
             benchmark.measure_bank("reactor, SQLite", server, HTTP + WEBSOCKET)
+        for name, nodes in NODES.items():
+            with reactor_postgres(folder, nodes) as server:
+                benchmark.measure_bank(name, server, LEAN)
         peers = (("Node, SQLite", node_sqlite), ("Node, Postgres", node_postgres))
         for name, start in peers:
             with start(folder) as server:
