@@ -114,11 +114,14 @@ async def node(urls: tuple[str, str]) -> AsyncIterator[Node]:
 
 
 async def ask(url: str, sql: str) -> object:
-    connection = await asyncpg.connect(url)
-    try:
-        return await connection.fetchval(sql)
-    finally:
-        await connection.close()
+    while True:
+        connection = await asyncpg.connect(url)
+        try:
+            return await connection.fetchval(sql)
+        except (asyncpg.SerializationError, asyncpg.ConnectionDoesNotExistError):
+            continue  # it stood in the way of what the standby replays
+        finally:
+            await connection.close()
 
 
 async def reads(url: str) -> int:
