@@ -12,7 +12,7 @@ from tests.support.server import ROOT
 
 
 def test_transfer_measures_each_server_and_finds_its_money_kept(tmp_path: Path) -> None:
-    made = run_benchmark("transfer", tmp_path, "--seconds", "0.2", "--accounts", "500", "--plot", str(tmp_path / "plot.svg"))
+    made = run_benchmark("transfer", tmp_path, "--seconds", "0.2", "--accounts", "500", "--plot", str(tmp_path / "plot.svg"), within_s=400)
     measured = {(row["server"], row["transport"], row["generator"], row["clients"], row["zipf"]) for row in made["rows"]}
     banks = {("reactor, SQLite", "http"), ("reactor, SQLite", "websocket"), ("Node, SQLite", "http"), ("Node, Postgres", "http")}
     loads = {(1, 0.0), (4, 0.0), (4, 1.5), (64, 0.0), (64, 1.5)}
