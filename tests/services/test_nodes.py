@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import random
 from collections import Counter
+from collections.abc import AsyncIterator
 
 import pytest
 
 from reactor import Id, ScheduledFunction
+from reactor.engine.store import Head
 from reactor.schema.system import SchedulerLease
 from reactor.services.scheduler import INTERRUPTED
 from reactor.testing import TestBackend
@@ -276,17 +279,19 @@ async def test_a_database_that_cannot_write_for_a_while_delays_and_loses_nothing
     from reactor.errors import StoreFull
 
     failures = iter([True] * 5)
-    real = t._engine._committer._write_group
+    store = t._engine._store
+    real = store.head
 
-    async def write(group: list) -> None:  # type: ignore[type-arg]
+    @contextlib.asynccontextmanager
+    async def head() -> AsyncIterator[Head]:
         if next(failures, False):
-            t._engine._committer._fail(group, StoreFull("no space left"))
-        else:
-            await real(group)
+            raise StoreFull("no space left")
+        async with real() as held:
+            yield held
 
     await t.mutation(jobs.later, key="in the end", seconds=1)
     t.runtime.advance_to(t.runtime.now_ns() + 1_000_000_000)
-    monkeypatch.setattr(t._engine._committer, "_write_group", write)
+    monkeypatch.setattr(store, "head", head)
     node = Node(t)
     for _ in range(5):
         with pytest.raises(StoreFull):
