@@ -21,6 +21,7 @@ import contextlib
 import logging
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -28,7 +29,7 @@ from reactor.engine.commit_log import Published, hydrate
 from reactor.engine.read_set import ReadSet
 from reactor.engine.row_cache import RowCache
 from reactor.engine.runtime import Runtime
-from reactor.engine.store import Commit, LogEntry, RequestKey, RequestRepeated, Store, Ts, Write
+from reactor.engine.store import LOG_TRIMMED, Commit, LogEntry, RequestKey, RequestRepeated, Store, StoreSnapshot, Ts, Write
 from reactor.engine.transaction import NO_CACHE, Base, Transaction
 from reactor.engine.write_set import Image, Overlay
 from reactor.errors import StoreError, StoreUnavailable
@@ -48,6 +49,9 @@ FAVOUR_S = 0.5
 
 #: Times that a group is written anew after its connection was lost.
 WRITE_ATTEMPTS = 20
+
+#: After an attempt to start over failed, another is made this long later.
+START_OVER_S = 0.5
 
 #: How long a reader waits for other nodes' commits.
 REACH_S = 10.0
@@ -128,15 +132,28 @@ class Committer:
     Positions count what was accepted here or learned from other nodes. Invariants: ``flushed <= position``; the overlay
     and ``_recent`` hold every accepted write above the smallest base of a running mutation; ``pending`` is what is above
     the group being written, in order. ``position``, ``flushed`` and the log's head are advanced by this class alone.
+
+    Args:
+        publish: told of durable commits, and where the head is now.
+        restart: told of a snapshot to go on from, since what was committed before it can no longer be learned: entered before
+            anything else goes on from there, left in the turn of the loop in which it does.
     """
 
     def __init__(
-        self, store: Store, runtime: Runtime, limits: Limits, catalog: Catalog, head: Ts, publish: Callable[[Sequence[Published], Ts], None]
+        self,
+        store: Store,
+        runtime: Runtime,
+        limits: Limits,
+        catalog: Catalog,
+        head: Ts,
+        publish: Callable[[Sequence[Published], Ts], None],
+        restart: Callable[[StoreSnapshot], AbstractAsyncContextManager[None]],
     ) -> None:
         self._store = store
         self._runtime = runtime
         self._limits = limits
         self._publish = publish
+        self._restart = restart
         self.catalog = catalog
         self.position = 0
         self.flushed = 0
@@ -368,6 +385,9 @@ class Committer:
             self._abandon({accepted.position: Conflict(repeated=True) for accepted in group})
         except Exception as error:
             self._pending = group + self._pending
+            if isinstance(error, StoreError) and error.code == LOG_TRIMMED:
+                await self._start_over()
+                return
             if isinstance(error, StoreUnavailable) and group and self._failures < WRITE_ATTEMPTS:
                 # Nothing was written, and all of it still holds: the same is tried again, on another connection.
                 self._failures += 1
@@ -413,10 +433,35 @@ class Committer:
         try:
             head, entries = await self._store.news(self.head)
         except StoreError as error:
+            if error.code == LOG_TRIMMED:
+                await self._start_over()
+                return
             # The store calls again.
             _log.warning("What other nodes committed could not be read: %s", error)
             return
         self._learn(entries, head)
+
+    async def _start_over(self) -> None:
+        """Go on from the newest commit, since the log no longer has what other nodes committed after the last that was learned.
+
+        Whatever was read, accepted or shown may be stale: all mutations and live queries run again.
+        """
+        _log.warning("This node was cut off for longer than the commit log is kept. It starts over from the database as it is")
+        while True:
+            try:
+                async with self._store.skip() as snapshot, self._restart(snapshot):
+                    pass
+            except StoreError as error:
+                _log.warning("The database could not be read: %s", error)
+                self._abandon({accepted.position: error for accepted in self._pending})
+                await self._runtime.sleep(START_OVER_S)
+            else:
+                break
+        # In the turn in which the store's snapshots moved on.
+        self._abandon({})
+        self.cache.clear(self.position)
+        self.head = snapshot.ts
+        self._announce([])
 
     def _learn(self, entries: Sequence[LogEntry], head: Ts) -> bool:
         """Publish what other nodes committed up to ``head``. Whether accepted mutations had read what they changed, and begin anew."""

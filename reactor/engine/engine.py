@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
 from reactor.engine import backfill, history
@@ -14,9 +14,9 @@ from reactor.engine.live_query import LiveQueries
 from reactor.engine.resident import Resident
 from reactor.engine.runtime import Runtime
 from reactor.engine.snapshot import Pin, Pins
-from reactor.engine.store import RequestKey, RequestRecord, Store, Ts
+from reactor.engine.store import RequestKey, RequestRecord, Store, StoreSnapshot, Ts
 from reactor.engine.transaction import Transaction
-from reactor.errors import WriteConflict
+from reactor.errors import StoreError, WriteConflict
 from reactor.limits import Limits
 from reactor.schema.catalog import Catalog
 from reactor.schema.system import ENVIRONMENT
@@ -53,7 +53,7 @@ class Engine:
         self._runtime = runtime
         self._limits = limits
         self._log = CommitLog(head)
-        self._committer = Committer(store, runtime, limits, catalog, head, self._publish)
+        self._committer = Committer(store, runtime, limits, catalog, head, self._publish, self._restart)
         self._pins = Pins(store, self._committer)
         store.on_news(self._committer.hear)
         self._claims: dict[RequestKey, asyncio.Future[None] | None] = {}  # running; a future once somebody else waits
@@ -163,7 +163,10 @@ class Engine:
             base = pin.base if at is None else await history.base_at(self._store, pin, self.catalog, at)
             tx = Transaction(base, now_ms=self._runtime.now_ns() / 1e6, limits=self._limits, read_only=True)
             try:
-                return await run(tx), pin.ts if at is None else at
+                result = await run(tx)
+                if tx.failed is not None:
+                    raise tx.failed
+                return result, pin.ts if at is None else at
             finally:
                 tx.close()
         finally:
@@ -268,16 +271,21 @@ class Engine:
 
         Raises:
             Conflict: it has to run again.
+            StoreError: the database could not be read.
         """
         tx = await self._committer.begin(favoured=favoured)
         try:
             if request is not None and (record := await self._remembered(tx, request, repeated)) is not None:
                 return _replayed(record, on_durable)
             answer = await run(tx)
+            if tx.failed is not None:
+                raise tx.failed
             return self._committer.accept(tx, answer, request, on_durable)
-        except Conflict:
+        except (Conflict, StoreError):
             raise
         except Exception as error:
+            if tx.failed is not None:
+                raise tx.failed from error
             return tx, error
         finally:
             self._committer.end(tx)
@@ -309,6 +317,16 @@ class Engine:
             return await snapshot.find_request(request)
         finally:
             snapshot.release()
+
+    @contextlib.asynccontextmanager
+    async def _restart(self, snapshot: StoreSnapshot) -> AsyncIterator[None]:
+        """Called by the committer when what lies before ``snapshot`` can no longer be learned."""
+        table = self.catalog.tables.get(ENVIRONMENT)
+        if self._loaded and table is not None:
+            await self.environment.load(snapshot, table)
+        yield
+        self._log.restart(snapshot.ts)
+        self.live.restart_all()
 
     def _publish(self, commits: Sequence[Published], head: Ts) -> None:
         """Called by the committer once a group is durable and answered."""

@@ -23,6 +23,7 @@ from reactor.errors import StoreError
 from reactor.schema.catalog import IndexDef, Table
 
 __all__ = [
+    "LOG_TRIMMED",
     "UNCOMMITTED",
     "Commit",
     "Head",
@@ -42,6 +43,9 @@ __all__ = [
 ]
 
 Ts = NewType("Ts", int)
+
+#: Code of the error of asking the log for what has been trimmed away.
+LOG_TRIMMED = "LogTrimmed"
 
 #: The ts of rows that are not durable yet; it is never read as a position in the log.
 UNCOMMITTED = Ts(0)
@@ -246,7 +250,21 @@ class Store(Protocol):
         ...
 
     async def news(self, after: Ts) -> News:
-        """What other nodes committed after ``after``, the newest that was learned. Nothing on a store of one process."""
+        """What other nodes committed after ``after``, the newest that was learned. Nothing on a store of one process.
+
+        Raises:
+            StoreError: code ``LogTrimmed``: the log does not reach back to ``after``. ``skip`` goes on without it. So does
+                entering ``head``.
+        """
+        ...
+
+    def skip(self) -> AbstractAsyncContextManager[StoreSnapshot]:
+        """A snapshot at the newest commit of any node. From its end on snapshots are at that one, what lies between was never learned,
+        and those from before may fail with StoreUnavailable. The loop does not run between the end and the return.
+
+        Raises, when it is entered:
+            StoreError: the database cannot be read.
+        """
         ...
 
     def learn(self, ts: Ts, writes: Sequence[Write] = ()) -> None:

@@ -289,6 +289,7 @@ class Runner:
     def invocation(self, tx: Transaction, function: Function[..., Any], args: bytes, caller: Caller, journal: str | None) -> Invocation:
         """What one run of a query or mutation from outside shares with the functions it calls."""
         run = Run(function.path, args, function.kind, tx.now_ms, self._seed, self.limits)
+        run.transaction = tx
         return Invocation(self, tx, run, caller, journal)
 
     async def act(self, function: Function[..., Any], args: bytes, caller: Caller, run: Run) -> bytes:

@@ -214,6 +214,14 @@ class _Closed(Exception):
         self.frame = frame  # sent before closing
 
 
+def _note(error: Exception) -> None:
+    """Log why a connection is closed: the database was away for too long, or a bug of ours."""
+    if isinstance(error, StoreUnavailable):
+        _log.warning("A connection is closed, and its client comes again: %s", error)
+    else:
+        _log.error("a connection failed", exc_info=error)
+
+
 class _Watch:
     """One query's watcher: tells its connection which of its queries is stale."""
 
@@ -536,9 +544,9 @@ class _Connection:
         self._sending = asyncio.ensure_future(self._send_all(frames))
 
     def fail(self, error: Exception) -> None:
-        """A bug of ours: the client reconnects to a fresh state."""
+        """The client reconnects to a fresh state, perhaps on another node."""
         if self._closing is None and not self._ended:
-            _log.error("a connection failed", exc_info=error)
+            _note(error)
             self._close(_Closed(1011, "InternalServerError"))
 
     def _owed(self, moment: _Moment) -> tuple[list[bytes], _Waiting | None]:
@@ -623,7 +631,7 @@ class _Connection:
             pass  # the client is gone, which the reader is told too: it ends the connection
         except Exception as error:
             if not self._ended:
-                _log.error("a connection failed", exc_info=error)
+                _note(error)
                 self._ended = True
                 await self._end(_Closed(1011, "InternalServerError"))
         finally:

@@ -142,6 +142,18 @@ class PostgresStore:
     def learn(self, ts: Ts, writes: Sequence[Write] = ()) -> None:
         self._snapshots.apply(ts, writes)
 
+    @contextlib.asynccontextmanager
+    async def skip(self) -> AsyncIterator[PostgresSnapshot]:
+        self._snapshots.check_open()
+        await self._follower.newest()  # which waits while the database is away
+        async with self._connections.one() as connection:
+            async with connection.transaction(isolation="repeatable_read", readonly=True):
+                ts, version = await connection.fetchrow("SELECT head_ts, tables_version FROM _reactor_head")
+                if version != self._snapshots.tables[0]:
+                    self._snapshots.tables = (version, await load_tables(connection))
+        with self._snapshots.skipping(ts) as snapshot:
+            yield snapshot
+
     def on_news(self, wake: Callable[[], None]) -> None:
         self._follower.wake = wake
 

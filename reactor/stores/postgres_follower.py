@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Callable
 from typing import Any
 
 from reactor.engine.store import Ts
-from reactor.errors import StoreError
-from reactor.stores.postgres_connections import ERRORS, RECONNECT_S, Connection, Server
+from reactor.errors import StoreError, StoreUnavailable
+from reactor.stores.postgres_connections import ERRORS, PATIENCE_S, RECONNECT_S, Connection, Server
 from reactor.stores.postgres_group import CHANNEL
 from reactor.stores.postgres_head import PostgresHead
 from reactor.stores.postgres_snapshots import Snapshots
@@ -39,7 +40,7 @@ class Follower:
         self._server = server
         self._snapshots = snapshots
         self._head = head
-        self._asked: list[asyncio.Future[Ts]] = []  # wait for a head read that begins after they asked
+        self._asked: list[tuple[float, asyncio.Future[Ts]]] = []  # until when they wait for a head read that begins after they asked
         self._go = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._seen = snapshots.ts  # a head that was read, and when that read began
@@ -59,10 +60,11 @@ class Follower:
         """The head at some moment after the call. Cancelling is safe.
 
         Raises:
-            StoreError: the database does not answer.
+            StoreError: the database has not answered for ``PATIENCE_S``.
         """
-        future: asyncio.Future[Ts] = asyncio.get_running_loop().create_future()
-        self._asked.append(future)
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Ts] = loop.create_future()
+        self._asked.append((loop.time() + PATIENCE_S, future))
         self._go.set()
         return await future
 
@@ -71,7 +73,7 @@ class Follower:
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait((self._task,))
-        self._answer(StoreError(f"{self._server.name}: the store is closed"))
+        self._refuse(StoreError(f"{self._server.name}: the store is closed"), waiting_until=math.inf)
 
     async def _run(self) -> None:
         while True:
@@ -91,7 +93,10 @@ class Follower:
                         pass
             except Exception as error:
                 # Also of a bug of ours: a node that hears nothing any more would show its clients the past for ever.
-                self._answer(self._server.error(error))
+                translated = self._server.error(error)
+                # A database that is away may be back soon; of anything else they are told at once.
+                away = isinstance(translated, StoreUnavailable)
+                self._refuse(translated, waiting_until=asyncio.get_running_loop().time() if away else math.inf)
                 expected = isinstance(error, (*ERRORS, StoreError))
                 logger.log(logging.DEBUG if expected else logging.ERROR, "listening failed: %s", error, exc_info=not expected)
                 await asyncio.sleep(RECONNECT_S)
@@ -114,7 +119,7 @@ class Follower:
         # Not of what was read before this node pushed its own.
         if version >= self._head.schema_since:
             self._head.outdated = self._head.schema not in (None, schema)
-        for future in asked:
+        for _, future in asked:
             if not future.done():
                 future.set_result(ts)
         if ts > self._snapshots.ts:
@@ -124,8 +129,11 @@ class Follower:
         if pid != self._head.pid:  # not of this node's own commit
             self.wake()
 
-    def _answer(self, error: StoreError) -> None:
+    def _refuse(self, error: StoreError, *, waiting_until: float) -> None:
+        """Tell those whose patience has ended by then."""
         asked, self._asked = self._asked, []
-        for future in asked:
-            if not future.done():
+        for until, future in asked:
+            if until > waiting_until:
+                self._asked.append((until, future))
+            elif not future.done():
                 future.set_exception(error)

@@ -22,7 +22,7 @@ from typing import TypeAlias, TypeVar
 
 from reactor.engine.store import Commit, LogEntry, Ts
 from reactor.errors import SchemaOutdated, StoreError, StoreUnavailable
-from reactor.stores.postgres_connections import ERRORS, RECONNECT_S, Connection, Server, is_lost
+from reactor.stores.postgres_connections import ERRORS, PATIENCE_S, RECONNECT_S, Connection, Server, is_lost
 from reactor.stores.postgres_group import CHANNEL, write_group
 from reactor.stores.postgres_log import News, read_news
 from reactor.stores.postgres_snapshots import Snapshots
@@ -43,9 +43,6 @@ HOLDER_SILENT_MS = 3000
 
 #: How long to wait for the head, while other nodes hold it.
 HEAD_TIMEOUT_S = 20.0
-
-#: How long it is tried again to hold the head of a database that is away.
-PATIENCE_S = 30.0
 
 OUTDATED = (
     "Another node has pushed another schema to the database, so this one takes no more writes. Start it again with the app's new version"

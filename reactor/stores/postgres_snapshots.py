@@ -16,19 +16,20 @@ read or written lately is not asked for here at all: the engine's row cache has 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from contextvars import Context
 from functools import partial
 from typing import Any, NamedTuple, TypeVar, cast
 
 from reactor.engine.commit_log import hydrate
 from reactor.engine.eager import detached
-from reactor.engine.store import RequestKey, RequestRecord, Row, Ts, Write
+from reactor.engine.store import LOG_TRIMMED, RequestKey, RequestRecord, Row, Ts, Write
 from reactor.engine.write_set import Image, Overlay, scan_under
 from reactor.errors import StoreError, StoreUnavailable
 from reactor.schema.catalog import IndexDef, Table
-from reactor.stores.postgres_connections import ERRORS, Connection, Connections, Server, is_lost
+from reactor.stores.postgres_connections import ERRORS, PATIENCE_S, Connection, Connections, Server, is_lost
 from reactor.stores.postgres_log import read_log
 from reactor.stores.postgres_tables import SqlTable, load_tables, table_of
 
@@ -45,8 +46,7 @@ READER_AGE_S = 0.05
 #: A reader with so many statements waiting is not joined while another can be opened.
 READER_QUEUE = 3
 
-#: A read that finds the database away tries again for so long.
-PATIENCE_S = 30.0
+#: How long after a read failed it is tried again.
 RETRY_S = 0.05
 
 #: Takes back what a row was at a later ts.
@@ -321,6 +321,10 @@ class PostgresSnapshot:
                 if loop.time() > deadline:
                     raise
                 await asyncio.sleep(RETRY_S)
+            except StoreError as error:
+                if error.code != LOG_TRIMMED:
+                    raise
+                raise StoreUnavailable(f"The state at ts {self.ts} can no longer be read ({error}). Ask for a later one") from error
 
     def _hold(self) -> Reader:
         """The reader that this snapshot holds, or now begins to."""
@@ -464,6 +468,18 @@ class Snapshots:
     def restart(self, schema: Mapping[str, Table]) -> None:
         """Another schema is in force: whatever was kept of keys was of the one before."""
         self._space = Space(self, schema)
+
+    @contextlib.contextmanager
+    def skipping(self, ts: Ts) -> Iterator[PostgresSnapshot]:
+        """Inside, a snapshot at ``ts`` that misses nothing. From its end on that is what was applied."""
+        space = Space(self, self._space.schema)
+        snapshot = PostgresSnapshot(space, ts)
+        try:
+            yield snapshot
+        finally:
+            snapshot.release()
+        self._space = space
+        self.ts = ts
 
     def reader(self) -> Reader:
         """A new reader, at the newest commit or after it."""
