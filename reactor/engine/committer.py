@@ -29,7 +29,7 @@ from reactor.engine.commit_log import Published, hydrate
 from reactor.engine.read_set import ReadSet
 from reactor.engine.row_cache import RowCache
 from reactor.engine.runtime import Runtime
-from reactor.engine.store import LOG_TRIMMED, Commit, LogEntry, RequestKey, RequestRepeated, Store, StoreSnapshot, Ts, Write
+from reactor.engine.store import LOG_TRIMMED, WENT_BACK, Commit, LogEntry, RequestKey, RequestRepeated, Store, StoreSnapshot, Ts, Write
 from reactor.engine.transaction import NO_CACHE, Base, Transaction
 from reactor.engine.write_set import Image, Overlay
 from reactor.errors import StoreError, StoreUnavailable
@@ -168,6 +168,7 @@ class Committer:
         self._requests: dict[RequestKey, Accepted] = {}  # accepted, and neither durable nor failed yet
         self._waiting: list[tuple[Ts, asyncio.Future[None]]] = []  # for the head to reach a ts
         self._news = False  # whether other nodes may have committed
+        self._ended: StoreError | None = None
         self._failures = 0  # in a row, to write the group that is pending first
         self._favour = asyncio.Lock()
         self._favoured = 0  # how many are, or wait to be
@@ -187,7 +188,12 @@ class Committer:
         """A transaction on the newest accepted state. Must be ended with ``end``.
 
         Waits while a push switches the schema, and, unless it is ``favoured`` itself, while another one is.
+
+        Raises:
+            StoreError: the committer has ended.
         """
+        if self._ended is not None:
+            raise self._ended
         while not self._open.is_set() or not (favoured or self._unfavoured.is_set()):
             await (self._open if not self._open.is_set() else self._unfavoured).wait()
         snapshot = self._store.snapshot()
@@ -332,15 +338,26 @@ class Committer:
         """Write groups, and follow other nodes, until cancelled; ``drain`` first to lose none. One task of the engine runs this.
 
         Cancelling it waits for the group that is being written.
+
+        Raises:
+            StoreError: the store can be used no more.
         """
-        while True:
-            await self._wake.wait()
-            self._wake.clear()
-            if self._news:
-                await self._follow()
-            while self._pending or not self._unfavoured.is_set():
-                await self._write_group()
+        try:
+            while True:
+                await self._wake.wait()
+                self._wake.clear()
+                if self._news:
+                    await self._follow()
+                while self._pending or not self._unfavoured.is_set():
+                    await self._write_group()
+                self._idle.set()
+        except Exception as error:
+            # Nobody is left waiting for what nobody does.
+            self._ended = error if isinstance(error, StoreError) else StoreError(f"The committer ended ({error!r}). Start the node again")
+            self._abandon({accepted.position: self._ended for accepted in self._pending})
+            self._granted.set()
             self._idle.set()
+            raise self._ended from error
 
     async def drain(self) -> None:
         """Wait until nothing that was accepted is neither durable nor failed. The caller goes on in that very turn of the loop."""
@@ -393,6 +410,8 @@ class Committer:
                 self._failures += 1
                 return
             self._abandon({accepted.position: error for accepted in group or self._pending})
+            if isinstance(error, StoreError) and error.code == WENT_BACK:
+                raise
             if not self._unfavoured.is_set():
                 # The head cannot be held. They run all the same, and are told of it when they are to be written.
                 await self._let_favoured_run()
@@ -436,6 +455,8 @@ class Committer:
             if error.code == LOG_TRIMMED:
                 await self._start_over()
                 return
+            if error.code == WENT_BACK:
+                raise
             # The store calls again.
             _log.warning("What other nodes committed could not be read: %s", error)
             return
@@ -452,6 +473,8 @@ class Committer:
                 async with self._store.skip() as snapshot, self._restart(snapshot):
                     pass
             except StoreError as error:
+                if error.code == WENT_BACK:
+                    raise
                 _log.warning("The database could not be read: %s", error)
                 self._abandon({accepted.position: error for accepted in self._pending})
                 await self._runtime.sleep(START_OVER_S)

@@ -79,12 +79,21 @@ class Engine:
         """Begin to write."""
         self._writer = asyncio.create_task(self._committer.run(), name="reactor-committer")
 
+    async def ended(self) -> None:
+        """Wait until it can be used no more, for another reason than ``stop``.
+
+        Raises:
+            StoreError: the reason. An engine over a store opened anew may do.
+        """
+        assert self._writer is not None, "the engine was started"
+        await asyncio.shield(self._writer)
+
     async def stop(self) -> None:
         """Finish what was accepted, then write no more. The caller sees to it that no mutation begins."""
         await self._committer.drain()
         if self._writer is not None:
             self._writer.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
+            with contextlib.suppress(asyncio.CancelledError, StoreError):
                 await self._writer
 
     async def push(self, catalog: Catalog, switch: Callable[[], None] | None = None) -> None:

@@ -25,6 +25,7 @@ from reactor.schema.catalog import IndexDef, Table
 __all__ = [
     "LOG_TRIMMED",
     "UNCOMMITTED",
+    "WENT_BACK",
     "Commit",
     "Head",
     "LogEntry",
@@ -46,6 +47,9 @@ Ts = NewType("Ts", int)
 
 #: Code of the error of asking the log for what has been trimmed away.
 LOG_TRIMMED = "LogTrimmed"
+
+#: Code of the error of a database that lacks commits which this node has served.
+WENT_BACK = "DatabaseWentBack"
 
 #: The ts of rows that are not durable yet; it is never read as a position in the log.
 UNCOMMITTED = Ts(0)
@@ -254,7 +258,7 @@ class Store(Protocol):
 
         Raises:
             StoreError: code ``LogTrimmed``: the log does not reach back to ``after``. ``skip`` goes on without it. So does
-                entering ``head``.
+                entering ``head``. Code ``DatabaseWentBack``: this store can be used no more, a new one can.
         """
         ...
 

@@ -135,6 +135,8 @@ class PostgresStore:
 
     async def news(self, after: Ts) -> News:
         self._snapshots.check_open()
+        if self._head.unusable is not None:
+            raise self._head.unusable
         async with self._connections.one() as connection:
             head, entries = await read_news(connection, after)
         return News(head.ts, entries)

@@ -106,11 +106,16 @@ class Follower:
 
     async def _look(self, connection: Connection) -> None:
         asked, self._asked = self._asked, []
-        began = asyncio.get_running_loop().time()
+        began, applied = asyncio.get_running_loop().time(), self._snapshots.ts
         try:
             ts, version, schema = await connection.fetchrow("SELECT head_ts, tables_version, schema FROM _reactor_head", timeout=ANSWER_S)
         except BaseException:
             self._asked += asked
+            raise
+        try:
+            self._head.check_went_back(ts, applied)
+        except StoreError:
+            self.wake()
             raise
         if self._snapshots.ts >= self._seen:
             # Else the one before is still to be reached; a head that always runs ahead would never be.

@@ -20,7 +20,7 @@ from secrets import token_hex
 from types import TracebackType
 from typing import TypeAlias, TypeVar
 
-from reactor.engine.store import Commit, LogEntry, Ts
+from reactor.engine.store import WENT_BACK, Commit, LogEntry, Ts
 from reactor.errors import SchemaOutdated, StoreError, StoreUnavailable
 from reactor.stores.postgres_connections import ERRORS, PATIENCE_S, RECONNECT_S, Connection, Server, is_lost
 from reactor.stores.postgres_group import CHANNEL, write_group
@@ -210,8 +210,7 @@ class PostgresHead(AbstractAsyncContextManager["PostgresHead"]):
                 news = self._news = await read_news(connection, self._snapshots.ts)
                 if news.head.tables_version != self._snapshots.tables[0]:
                     self._snapshots.tables = (news.head.tables_version, await load_tables(connection))
-                if news.head.ts < self._snapshots.ts:
-                    raise self._went_back(news.head.ts)
+                self.check_went_back(news.head.ts, self._snapshots.ts)
             except (*ERRORS, StoreError) as error:
                 self._drop()
                 translated = self._server.error(error)
@@ -223,13 +222,16 @@ class PostgresHead(AbstractAsyncContextManager["PostgresHead"]):
                 self._changed = False
                 return news
 
-    def _went_back(self, ts: Ts) -> StoreError:
+    def check_went_back(self, ts: Ts, before: Ts) -> None:
+        """Raise StoreError if the database is at ``ts`` although it was at ``before`` before; then nothing here can be used any more."""
+        if ts >= before:
+            return
         self.unusable = StoreError(
-            f"{self._server.name}: the database is at ts {ts}, behind {self._snapshots.ts}, which this node has served. It was restored "
-            "or failed over to a standby that lacked the last commits. Start the node again",
-            code="DatabaseWentBack",
+            f"{self._server.name}: the database is at ts {ts}, behind {before}, which this node has served. It was restored "
+            "or failed over to a standby that lacked the last commits. The node has to be started again",
+            code=WENT_BACK,
         )
-        return self.unusable
+        raise self.unusable
 
     async def _let_go(self) -> None:
         """End the transaction: what ``change`` did is committed, anything else undone."""

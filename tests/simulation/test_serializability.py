@@ -177,7 +177,10 @@ class Simulation:
             return recorder.steps
 
         began = next(self.clock)
-        steps, ts = await rng.choice(self.engines).query(run)
+        try:
+            steps, ts = await rng.choice(self.engines).query(run)
+        except StoreUnavailable:
+            return
         self.done.append(Done(ts, began, next(self.clock), steps, False))
 
     async def watch(self, engine: Engine) -> None:
@@ -206,8 +209,14 @@ class Simulation:
                     watcher.dirty = False
                     results[name] = subscription.at(pin)
                 for name, result in results.items():
-                    value = await result if isinstance(result, asyncio.Future) else result
-                    snapshot = await pin.snapshot.scan(index, *equal(index, name)[:2], reverse=False, limit=2)
+                    try:
+                        value = await result if isinstance(result, asyncio.Future) else result
+                    except StoreUnavailable:
+                        continue
+                    try:
+                        snapshot = await pin.snapshot.scan(index, *equal(index, name)[:2], reverse=False, limit=2)
+                    except StoreUnavailable:
+                        continue
                     assert value.value == tuple(row.json for row in snapshot), f"live query {name} is wrong at {pin.ts}"
             finally:
                 pin.release()
