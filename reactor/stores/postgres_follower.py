@@ -16,7 +16,7 @@ from typing import Any
 
 from reactor.engine.store import Ts
 from reactor.errors import StoreError, StoreUnavailable
-from reactor.stores.postgres_connections import ERRORS, PATIENCE_S, RECONNECT_S, Connection, Server
+from reactor.stores.postgres_connections import ANSWER_S, ERRORS, PATIENCE_S, RECONNECT_S, Connection, Server
 from reactor.stores.postgres_group import CHANNEL
 from reactor.stores.postgres_head import PostgresHead
 from reactor.stores.postgres_snapshots import Snapshots
@@ -27,9 +27,6 @@ logger = logging.getLogger(__name__)
 
 #: How often the head is read when nothing is heard.
 POLL_S = 1.0
-
-#: A head that does not come for so long does not come over this connection.
-ANSWER_S = 3.0
 
 
 class Follower:

@@ -41,8 +41,10 @@ logger = logging.getLogger(__name__)
 #: A node that holds the head and says nothing for so long (stopped, or cut off) has its session ended by the server.
 HOLDER_SILENT_MS = 3000
 
-#: How long to wait for the head, while other nodes hold it.
-HEAD_TIMEOUT_S = 20.0
+#: How long the server lets a node wait for the head while others hold it, before it has to ask again. So a connection over which
+#: nothing has come a second later is one over which nothing will.
+HEAD_WAIT_MS = 3000
+HEAD_TIMEOUT_S = 4.0
 
 OUTDATED = (
     "Another node has pushed another schema to the database, so this one takes no more writes. Start it again with the app's new version"
@@ -194,6 +196,7 @@ class PostgresHead(AbstractAsyncContextManager["PostgresHead"]):
                 {
                     "application_name": self._session,
                     "idle_in_transaction_session_timeout": str(HOLDER_SILENT_MS),
+                    "lock_timeout": str(HEAD_WAIT_MS),
                     **({} if self._synchronous else {"synchronous_commit": "off"}),
                 }
             )

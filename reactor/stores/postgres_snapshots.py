@@ -29,7 +29,7 @@ from reactor.engine.store import LOG_TRIMMED, RequestKey, RequestRecord, Row, Ts
 from reactor.engine.write_set import Image, Overlay, scan_under
 from reactor.errors import StoreError, StoreUnavailable
 from reactor.schema.catalog import IndexDef, Table
-from reactor.stores.postgres_connections import ERRORS, PATIENCE_S, Connection, Connections, Server, is_lost
+from reactor.stores.postgres_connections import ANSWER_S, ERRORS, PATIENCE_S, Connection, Connections, Server, is_lost
 from reactor.stores.postgres_log import read_log
 from reactor.stores.postgres_tables import SqlTable, load_tables, table_of
 
@@ -151,8 +151,8 @@ class Reader:
         connection: Connection | None = None
         try:
             connection = await self._connections.take()
-            await connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
-            self.ts, version = await connection.fetchrow("SELECT head_ts, tables_version FROM _reactor_head")
+            await connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", timeout=ANSWER_S)
+            self.ts, version = await connection.fetchrow("SELECT head_ts, tables_version FROM _reactor_head", timeout=ANSWER_S)
             if version != self._tables_version:
                 self.tables = await load_tables(connection)
         except Exception as error:
