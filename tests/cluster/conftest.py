@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import asyncio
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
 
+from tests.cluster.cluster import Cluster, become_ready, cluster
 from tests.support.benchmarks import keep_figures
 from tests.support.postgres import PostgresServer, database
 
@@ -22,6 +24,28 @@ def anyio_backend() -> str:
 def postgres() -> Iterator[PostgresServer]:
     with PostgresServer(durable=True) as server:
         yield server
+
+
+@pytest.fixture(scope="module")
+async def shared(postgres: PostgresServer, tmp_path_factory: pytest.TempPathFactory, anyio_backend: str) -> AsyncIterator[Cluster]:
+    """Two nodes for all tests of a file that do not need their own; see ``two``."""
+    with database(postgres.url) as url:
+        async with cluster(url, tmp_path_factory.mktemp("cluster")) as two:
+            yield two
+
+
+@pytest.fixture
+async def two(shared: Cluster, postgres: PostgresServer) -> Cluster:
+    """The nodes, as they should be: a test before this one may have failed halfway."""
+    shared.back.flowing.set()
+    if postgres.process is None:
+        await asyncio.to_thread(postgres.start)
+    for node in shared.nodes:
+        if node.process is None:
+            await asyncio.to_thread(node.start)
+        node.resume()
+        await become_ready(node)
+    return shared
 
 
 @pytest.fixture

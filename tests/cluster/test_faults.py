@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from tests.cluster.cluster import Cluster, cluster, settle
+from tests.cluster.cluster import Cluster, settle
 from tests.cluster.conftest import Figures
 from tests.cluster.load import Load
 from tests.support.postgres import PostgresServer
@@ -31,24 +31,11 @@ class Scene:
     load: Load
 
 
-@pytest.fixture(scope="module")
-async def shared(postgres: PostgresServer, tmp_path_factory: pytest.TempPathFactory, anyio_backend: str) -> AsyncIterator[Cluster]:
-    async with cluster(postgres.url, tmp_path_factory.mktemp("cluster")) as two:
-        yield two
-
-
 @pytest.fixture
-async def scene(shared: Cluster, postgres: PostgresServer) -> AsyncIterator[Scene]:
-    """The cluster under load. A test before this one may have failed halfway."""
-    shared.back.flowing.set()
-    if postgres.process is None:
-        await asyncio.to_thread(postgres.start)
-    for node in shared.nodes:
-        if node.process is None:
-            await asyncio.to_thread(node.start)
-        node.resume()
-    async with shared.loaded() as load:
-        yield Scene(shared, postgres, load)
+async def scene(two: Cluster, postgres: PostgresServer) -> AsyncIterator[Scene]:
+    """The cluster under load."""
+    async with two.loaded() as load:
+        yield Scene(two, postgres, load)
 
 
 async def kill_node(scene: Scene) -> None:

@@ -10,8 +10,6 @@ import statistics
 import subprocess
 import time
 import uuid
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +20,7 @@ import pytest
 from reactor.client import Client
 from reactor.engine.store import Ts
 from reactor.stores.postgres import PostgresStore
-from tests.cluster.cluster import APP, Cluster, cluster, settle
+from tests.cluster.cluster import APP, Cluster, become_ready, cluster, ready, settle
 from tests.cluster.conftest import Figures
 from tests.cluster.load import ACCOUNTS, BALANCE, quick_client, under_load
 from tests.support.postgres import PostgresServer, new_database
@@ -36,16 +34,15 @@ pytestmark = pytest.mark.anyio
 LONG = bool(os.environ.get("REACTOR_TEST_LONG"))
 
 
-async def test_histories_of_two_nodes_are_strictly_serializable_and_live_queries_right(database_url: str, tmp_path: Path) -> None:
-    async with cluster(database_url, tmp_path) as two, two.loaded() as load:
+async def test_histories_of_two_nodes_are_strictly_serializable_and_live_queries_right(two: Cluster) -> None:
+    async with two.loaded() as load:
         await load.more(20_000 if LONG else 1500, within_s=600)
         await settle(two, load)
 
 
-async def test_a_live_query_shows_the_commits_of_another_node(
-    database_url: str, tmp_path: Path, figures: Figures, capsys: pytest.CaptureFixture[str]
-) -> None:
-    async with cluster(database_url, tmp_path, wired=False) as two, Client(two.nodes[0].url) as here, Client(two.nodes[1].url) as there:
+async def test_a_live_query_shows_the_commits_of_another_node(two: Cluster, figures: Figures, capsys: pytest.CaptureFixture[str]) -> None:
+    # What commits reaches its database over a wire of the test's, the node that is told of it does not.
+    async with Client(two.nodes[1].url) as here, Client(two.nodes[0].url) as there:
         seen: dict[str, dict[int, float]] = {"here": {}, "there": {}}
         answered: dict[int, float] = {}
 
@@ -99,132 +96,116 @@ async def test_a_standby_is_promoted_and_nothing_is_lost(tmp_path: Path, figures
                 print(f"\nstandby promoted: {figures['standby promoted']}")
 
 
-async def ready(node: Server) -> tuple[int, dict[str, Any]]:
-    async with httpx.AsyncClient(trust_env=False, timeout=30) as client:
-        answer = await client.get(f"{node.url}/readyz")
-    return answer.status_code, answer.json()
-
-
-async def become_ready(node: Server, within_s: float = 30.0) -> None:
-    async with asyncio.timeout(within_s):
-        while (await ready(node))[0] != 200:
-            await asyncio.sleep(0.05)
-
-
 class TestSessions:
     """One client's session over two nodes, the first of which lags: it reaches its database over a wire that a test holds up."""
 
-    @staticmethod
-    @asynccontextmanager
-    async def lagging(database_url: str, folder: Path) -> AsyncIterator[Cluster]:
+    @pytest.fixture
+    def lagging(self, two: Cluster) -> Cluster:
         """The first node hears nothing of what is committed from now on, until the wire flows."""
-        async with cluster(database_url, folder) as two:
-            two.back.flowing.clear()
-            yield two
+        two.back.flowing.clear()
+        return two
 
-    async def test_a_client_that_comes_to_a_node_that_lags_is_shown_nothing_older(self, database_url: str, tmp_path: Path) -> None:
-        async with self.lagging(database_url, tmp_path) as two:
-            behind, current = two.nodes
-            session = str(uuid.uuid4())
+    async def test_a_client_that_comes_to_a_node_that_lags_is_shown_nothing_older(self, lagging: Cluster) -> None:
+        two = lagging
+        behind, current = two.nodes
+        session = str(uuid.uuid4())
 
-            def before() -> str:
-                with Socket(current.url, sessionId=session) as socket:
-                    socket.subscribe("lists:everything", run="x")
-                    socket.receive("Transition")
-                    socket.send(type="Mutation", requestId=0, udfPath="lists:append", args=[{"run": "x", "keys": ["a"], "value": 1.0}])
-                    seen: str = socket.receive("MutationResponse")["ts"]
-                    while ts_of(shown := socket.receive("Transition")["endVersion"]["ts"]) < ts_of(seen):
-                        pass
-                    return shown
-
-            newest = await asyncio.to_thread(before)
-            with Socket(behind.url, sessionId=session, connectionCount=1, lastCloseReason="x", maxObservedTimestamp=newest) as socket:
-                socket.subscribe("lists:everything", run="x")
-                status, said = 200, {}
-                async with asyncio.timeout(20):
-                    while status == 200:  # it notices after a moment
-                        status, said = await ready(behind)
-                assert status == 503 and said["behindSeconds"] > 1 and said["reason"]
-                assert not said["ready"] and int(said["ts"]) < ts_of(newest)
-                with pytest.raises(TimeoutError):
-                    await asyncio.to_thread(socket.connection.recv, 1)
-                two.back.flowing.set()
-                shown = await asyncio.to_thread(socket.receive, "Transition")
-                assert ts_of(shown["endVersion"]["ts"]) >= ts_of(newest)
-                [update] = shown["modifications"]
-                assert update["value"] == {"a": [1.0]}
-            await become_ready(behind)
-
-    async def test_an_unanswered_mutation_is_applied_once_and_answered_as_the_first_time(self, database_url: str, tmp_path: Path) -> None:
-        async with self.lagging(database_url, tmp_path) as two:
-            behind, current = two.nodes
-            session = str(uuid.uuid4())
-            append = {"type": "Mutation", "udfPath": "lists:append"}
-            args: list[Any] = [{"run": "x", "keys": ["a"], "value": 1.0}]
+        def before() -> str:
             with Socket(current.url, sessionId=session) as socket:
-                socket.send(**append, requestId=0, args=args)
-                socket.send(**append, requestId=1, args=[args[0] | {"value": 2.0}])
-                answers = [await asyncio.to_thread(socket.receive, "MutationResponse") for _ in range(2)]
-            # Its client never saw the answers: on another node it sends both again, and one that is new.
-            with Socket(behind.url, sessionId=session, connectionCount=1, lastCloseReason="x") as socket:
-                socket.send(**append, requestId=0, args=args)
-                socket.send(**append, requestId=1, args=[args[0] | {"value": 2.0}])
-                socket.send(**append, requestId=2, args=[args[0] | {"value": 3.0}])
-                two.back.flowing.set()
-                repeated = [await asyncio.to_thread(socket.receive, "MutationResponse") for _ in range(3)]
-            assert [(answer["ts"], answer["result"]) for answer in repeated[:2]] == [(answer["ts"], answer["result"]) for answer in answers]
-            assert repeated[2]["result"] == {"a": [1.0, 2.0, 3.0]}
+                socket.subscribe("lists:everything", run=session)
+                socket.receive("Transition")
+                socket.send(type="Mutation", requestId=0, udfPath="lists:append", args=[{"run": session, "keys": ["a"], "value": 1.0}])
+                seen: str = socket.receive("MutationResponse")["ts"]
+                while ts_of(shown := socket.receive("Transition")["endVersion"]["ts"]) < ts_of(seen):
+                    pass
+                return shown
 
-    async def test_both_nodes_may_be_asked_for_one_mutation_at_once(self, database_url: str, tmp_path: Path) -> None:
-        async with cluster(database_url, tmp_path, wired=False) as two:
-            session = str(uuid.uuid4())
-            with Socket(two.nodes[0].url, sessionId=session) as one, Socket(two.nodes[1].url, sessionId=session) as other:
-                for request in range(50):
-                    args = [{"run": "x", "keys": ["a"], "value": float(request)}]
-                    for socket in (one, other):
-                        socket.send(type="Mutation", requestId=request, udfPath="lists:append", args=args)
-                    first, second = [await asyncio.to_thread(socket.receive, "MutationResponse") for socket in (one, other)]
-                    assert (first["ts"], first["result"]) == (second["ts"], second["result"])
-                    assert first["result"]["a"] == [float(number) for number in range(request + 1)]
+        newest = await asyncio.to_thread(before)
+        with Socket(behind.url, sessionId=session, connectionCount=1, lastCloseReason="x", maxObservedTimestamp=newest) as socket:
+            socket.subscribe("lists:everything", run=session)
+            status, said = 200, {}
+            async with asyncio.timeout(20):
+                while status == 200:  # it notices after a moment
+                    status, said = await ready(behind)
+            assert status == 503 and said["behindSeconds"] > 1 and said["reason"]
+            assert not said["ready"] and int(said["ts"]) < ts_of(newest)
+            with pytest.raises(TimeoutError):
+                await asyncio.to_thread(socket.connection.recv, 1)
+            two.back.flowing.set()
+            shown = await asyncio.to_thread(socket.receive, "Transition")
+            assert ts_of(shown["endVersion"]["ts"]) >= ts_of(newest)
+            [update] = shown["modifications"]
+            assert update["value"] == {"a": [1.0]}
+        await become_ready(behind)
+
+    async def test_an_unanswered_mutation_is_applied_once_and_answered_as_the_first_time(self, lagging: Cluster) -> None:
+        two = lagging
+        behind, current = two.nodes
+        session = str(uuid.uuid4())
+        append = {"type": "Mutation", "udfPath": "lists:append"}
+        args: list[Any] = [{"run": session, "keys": ["a"], "value": 1.0}]
+        with Socket(current.url, sessionId=session) as socket:
+            socket.send(**append, requestId=0, args=args)
+            socket.send(**append, requestId=1, args=[args[0] | {"value": 2.0}])
+            answers = [await asyncio.to_thread(socket.receive, "MutationResponse") for _ in range(2)]
+        # Its client never saw the answers: on another node it sends both again, and one that is new.
+        with Socket(behind.url, sessionId=session, connectionCount=1, lastCloseReason="x") as socket:
+            socket.send(**append, requestId=0, args=args)
+            socket.send(**append, requestId=1, args=[args[0] | {"value": 2.0}])
+            socket.send(**append, requestId=2, args=[args[0] | {"value": 3.0}])
+            two.back.flowing.set()
+            repeated = [await asyncio.to_thread(socket.receive, "MutationResponse") for _ in range(3)]
+        assert [(answer["ts"], answer["result"]) for answer in repeated[:2]] == [(answer["ts"], answer["result"]) for answer in answers]
+        assert repeated[2]["result"] == {"a": [1.0, 2.0, 3.0]}
+
+    async def test_both_nodes_may_be_asked_for_one_mutation_at_once(self, two: Cluster) -> None:
+        session = str(uuid.uuid4())
+        with Socket(two.nodes[0].url, sessionId=session) as one, Socket(two.nodes[1].url, sessionId=session) as other:
+            for request in range(50):
+                args = [{"run": session, "keys": ["a"], "value": float(request)}]
+                for socket in (one, other):
+                    socket.send(type="Mutation", requestId=request, udfPath="lists:append", args=args)
+                first, second = [await asyncio.to_thread(socket.receive, "MutationResponse") for socket in (one, other)]
+                assert (first["ts"], first["result"]) == (second["ts"], second["result"])
+                assert first["result"]["a"] == [float(number) for number in range(request + 1)]
 
 
 async def test_a_node_stopped_for_longer_than_the_log_is_kept_goes_on_by_itself(
-    database_url: str, tmp_path: Path, figures: Figures, capsys: pytest.CaptureFixture[str]
+    two: Cluster, figures: Figures, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    async with cluster(database_url, tmp_path, wired=False) as two:
-        asleep, awake = two.nodes
-        newest: dict[str, Any] = {}
+    asleep, awake = two.nodes
+    newest: dict[str, Any] = {}
 
-        async def watch(client: Client) -> None:
-            async for value in client.subscribe("lists:everything", run="x"):
-                newest["lists"] = value
+    async def watch(client: Client) -> None:
+        async for value in client.subscribe("lists:everything", run="trimmed"):
+            newest["lists"] = value
 
-        async with quick_client(asleep.url) as here, quick_client(awake.url) as there, asyncio.TaskGroup() as tasks:
-            watching = tasks.create_task(watch(here))
-            await there.mutation("lists:append", run="x", keys=["a"], value=0.0)
-            await eventually_async(lambda: newest.get("lists") == {"a": [0.0]}, "the live query to show the first append")
-            pid = asleep.process and asleep.process.pid
-            workers = asleep.log.read_text().count("Serving 2 tables")
-            asleep.pause()
-            for value in range(1, 21):
-                await there.mutation("lists:append", run="x", keys=["a"], value=float(value))
-            store = await PostgresStore.open(database_url)
-            await store.trim(log_before=Ts(1 << 62), requests_before=Ts(0))
-            await store.close()
-            await there.mutation("lists:append", run="x", keys=["a"], value=21.0)
-            asleep.resume()
-            began = time.monotonic()
-            expected = {"a": [float(value) for value in range(22)]}
-            await eventually_async(lambda: newest["lists"] == expected, "the live query to show all appends")
-            took = time.monotonic() - began
-            assert await here.mutation("lists:append", run="x", keys=["a"], value=22.0) == {"a": [*expected["a"], 22.0]}
-            await become_ready(asleep)
-            watching.cancel()
-        assert "It starts over from the database as it is" in asleep.log.read_text()
-        assert asleep.process and asleep.process.pid == pid and asleep.log.read_text().count("Serving 2 tables") == workers
-        figures["log trimmed under a stopped node"] = {"recovery_s": round(took, 2)}
-        with capsys.disabled():
-            print(f"\nlog trimmed under a stopped node: {figures['log trimmed under a stopped node']}")
+    async with quick_client(asleep.url) as here, quick_client(awake.url) as there, asyncio.TaskGroup() as tasks:
+        watching = tasks.create_task(watch(here))
+        await there.mutation("lists:append", run="trimmed", keys=["a"], value=0.0)
+        await eventually_async(lambda: newest.get("lists") == {"a": [0.0]}, "the live query to show the first append")
+        pid = asleep.process and asleep.process.pid
+        workers = asleep.log.read_text().count("Serving 2 tables")
+        asleep.pause()
+        for value in range(1, 21):
+            await there.mutation("lists:append", run="trimmed", keys=["a"], value=float(value))
+        store = await PostgresStore.open(two.database)
+        await store.trim(log_before=Ts(1 << 62), requests_before=Ts(0))
+        await store.close()
+        await there.mutation("lists:append", run="trimmed", keys=["a"], value=21.0)
+        asleep.resume()
+        began = time.monotonic()
+        expected = {"a": [float(value) for value in range(22)]}
+        await eventually_async(lambda: newest["lists"] == expected, "the live query to show all appends")
+        took = time.monotonic() - began
+        assert await here.mutation("lists:append", run="trimmed", keys=["a"], value=22.0) == {"a": [*expected["a"], 22.0]}
+        await become_ready(asleep)
+        watching.cancel()
+    assert "It starts over from the database as it is" in asleep.log.read_text()
+    assert asleep.process and asleep.process.pid == pid and asleep.log.read_text().count("Serving 2 tables") == workers
+    figures["log trimmed under a stopped node"] = {"recovery_s": round(took, 2)}
+    with capsys.disabled():
+        print(f"\nlog trimmed under a stopped node: {figures['log trimmed under a stopped node']}")
 
 
 async def test_a_node_whose_database_was_set_back_starts_again_by_itself(postgres: PostgresServer, tmp_path: Path) -> None:
