@@ -222,6 +222,12 @@ def _note(error: Exception) -> None:
         _log.error("a connection failed", exc_info=error)
 
 
+def _heed(result: asyncio.Future[Any]) -> None:
+    """Have asyncio not complain that nobody asked how it failed."""
+    if not result.cancelled():
+        result.exception()
+
+
 class _Watch:
     """One query's watcher: tells its connection which of its queries is stale."""
 
@@ -643,6 +649,8 @@ class _Connection:
         """Wait for queries that suspend; responses do not wait for them. The round's frames, none when it is to be closed."""
         try:
             running: set[asyncio.Future[Any]] = {result for _, result in waiting.results if isinstance(result, asyncio.Future)}
+            for result in running:
+                result.add_done_callback(_heed)  # the first that fails is raised, and enough
             while running and self._closing is None:
                 self._woken = asyncio.get_running_loop().create_future()
                 await asyncio.wait({*running, self._woken}, return_when=asyncio.FIRST_COMPLETED)

@@ -11,12 +11,14 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 
+import httpx
 import pytest
 
 from tests.cluster.cluster import Cluster, settle
 from tests.cluster.conftest import Figures
-from tests.cluster.load import Load
+from tests.cluster.load import ACCOUNTS, BALANCE, Load
 from tests.support.postgres import PostgresServer
+from tests.support.server import Server
 from tests.support.waiting import eventually_async
 
 pytestmark = pytest.mark.anyio
@@ -130,3 +132,29 @@ async def test_nothing_is_lost_or_doubled_by(
     }
     with capsys.disabled():
         print(f"\n{fault.__name__}: {figures[fault.__name__]}")
+
+
+async def test_calls_made_while_the_database_is_away_are_answered_when_it_is_back(two: Cluster, postgres: PostgresServer) -> None:
+    async with httpx.AsyncClient(trust_env=False, timeout=60) as client:
+
+        async def call(node: Server, kind: str, path: str, **args: object) -> object:
+            answer = await client.post(f"{node.url}/api/{kind}", json={"path": path, "args": args, "format": "json"})
+            assert answer.is_success, answer.text
+            return answer.json()["value"]
+
+        await asyncio.to_thread(postgres.kill)
+        try:
+            calls = [
+                asyncio.ensure_future(asked)
+                for node in two.nodes
+                for asked in (
+                    call(node, "query", "bank:total"),
+                    call(node, "query", "lists:everything", run="away"),
+                    call(node, "mutation", "bank:total_now"),
+                )
+            ]
+            done, _ = await asyncio.wait(calls, timeout=3)
+            assert not done, "none has failed by then"
+        finally:
+            await asyncio.to_thread(postgres.start)
+        assert await asyncio.gather(*calls) == [ACCOUNTS * BALANCE, {}, ACCOUNTS * BALANCE] * 2
