@@ -73,7 +73,9 @@ class Load:
         settings = {"url": self._front, "run": self.run, "accounts": ACCOUNTS, "balance": BALANCE}
         javascript = {"nodes": self._nodes, "clients": JAVASCRIPT_CLIENTS, "first": 100}
         await self._spawn("node", str(JAVASCRIPT), json.dumps(settings | javascript))
-        await self._spawn(sys.executable, str(PYTHON), json.dumps(settings | {"first": 200}))
+        # To the node whose connections no fault breaks. This client calls its session by a new name each time that it connects, so what
+        # it sends again is to any server another mutation.
+        await self._spawn(sys.executable, str(PYTHON), json.dumps(settings | {"url": self._nodes[-1], "first": 200}))
         self._own = [asyncio.create_task(self._write(number)) for number in range(len(self._nodes))]
         # All of them are at it.
         await eventually_async(lambda: self._told() and all(self.by_node), "every kind of client to be answered", within_s=60)
