@@ -55,7 +55,7 @@ class Limits:
     page_items: int = 32_000
     page_split_items: int = 6144  # a page above it recommends its own split
     function_time_s: float = 1.0  # computing, the database's time not counted
-    function_wait_s: float = 10.0  # a query or mutation that neither computes nor ends
+    function_wait_s: float = 10.0  # a query or mutation that neither computes nor ends, nor waits for the database
     action_time_s: float = 600.0
     call_depth: int = 32  # nested ctx.run_query / ctx.run_mutation
     mutation_attempts: int = 5

@@ -48,6 +48,12 @@ class CommitLog:
         assert ts >= self.head, "the head never goes back"
         self.head = ts
 
+    def restart(self, head: Ts) -> None:
+        """Go on at ``head``; what lies before it is not known, and counts as having touched everything."""
+        assert head >= self.head, "the head never goes back"
+        self._entries.clear()
+        self.start = self.head = head
+
     def trim(self, upto: Ts) -> None:
         """Forget entries at or below ``upto``: no snapshot older than it is in use."""
         while self._entries and self._entries[0].ts <= upto:

@@ -21,6 +21,7 @@ import contextlib
 import logging
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -28,7 +29,7 @@ from reactor.engine.commit_log import Published, hydrate
 from reactor.engine.read_set import ReadSet
 from reactor.engine.row_cache import RowCache
 from reactor.engine.runtime import Runtime
-from reactor.engine.store import Commit, LogEntry, RequestKey, RequestRepeated, Store, Ts, Write
+from reactor.engine.store import LOG_TRIMMED, WENT_BACK, Commit, LogEntry, RequestKey, RequestRepeated, Store, StoreSnapshot, Ts, Write
 from reactor.engine.transaction import NO_CACHE, Base, Transaction
 from reactor.engine.write_set import Image, Overlay
 from reactor.errors import StoreError, StoreUnavailable
@@ -49,6 +50,9 @@ FAVOUR_S = 0.5
 
 #: Times that a group is written anew after its connection was lost.
 WRITE_ATTEMPTS = 20
+
+#: After an attempt to start over failed, another is made this long later.
+START_OVER_S = 0.5
 
 #: How long a reader waits for other nodes' commits.
 REACH_S = 10.0
@@ -133,17 +137,29 @@ class Committer:
     and ``_recent`` hold every accepted write above the smallest base of a running mutation; ``pending`` is what is above
     the group being written, in order. ``position``, ``flushed`` and the log's head are advanced by this class alone.
 
+    Args:
+        publish: told of durable commits, and where the head is now.
+        restart: told of a snapshot to go on from, since what was committed before it can no longer be learned: entered before
+            anything else goes on from there, left in the turn of the loop in which it does.
     Attributes:
         group_sizes: of the groups that became durable.
     """
 
     def __init__(
-        self, store: Store, runtime: Runtime, limits: Limits, catalog: Catalog, head: Ts, publish: Callable[[Sequence[Published], Ts], None]
+        self,
+        store: Store,
+        runtime: Runtime,
+        limits: Limits,
+        catalog: Catalog,
+        head: Ts,
+        publish: Callable[[Sequence[Published], Ts], None],
+        restart: Callable[[StoreSnapshot], AbstractAsyncContextManager[None]],
     ) -> None:
         self._store = store
         self._runtime = runtime
         self._limits = limits
         self._publish = publish
+        self._restart = restart
         self.catalog = catalog
         self.position = 0
         self.flushed = 0
@@ -158,6 +174,7 @@ class Committer:
         self._requests: dict[RequestKey, Accepted] = {}  # accepted, and neither durable nor failed yet
         self._waiting: list[tuple[Ts, asyncio.Future[None]]] = []  # for the head to reach a ts
         self._news = False  # whether other nodes may have committed
+        self._ended: StoreError | None = None
         self._failures = 0  # in a row, to write the group that is pending first
         self.group_sizes = Histogram(GROUP_SIZES)
         self._favour = asyncio.Lock()
@@ -178,7 +195,12 @@ class Committer:
         """A transaction on the newest accepted state. Must be ended with ``end``.
 
         Waits while a push switches the schema, and, unless it is ``favoured`` itself, while another one is.
+
+        Raises:
+            StoreError: the committer has ended.
         """
+        if self._ended is not None:
+            raise self._ended
         while not self._open.is_set() or not (favoured or self._unfavoured.is_set()):
             await (self._open if not self._open.is_set() else self._unfavoured).wait()
         snapshot = self._store.snapshot()
@@ -323,15 +345,26 @@ class Committer:
         """Write groups, and follow other nodes, until cancelled; ``drain`` first to lose none. One task of the engine runs this.
 
         Cancelling it waits for the group that is being written.
+
+        Raises:
+            StoreError: the store can be used no more.
         """
-        while True:
-            await self._wake.wait()
-            self._wake.clear()
-            if self._news:
-                await self._follow()
-            while self._pending or not self._unfavoured.is_set():
-                await self._write_group()
+        try:
+            while True:
+                await self._wake.wait()
+                self._wake.clear()
+                if self._news:
+                    await self._follow()
+                while self._pending or not self._unfavoured.is_set():
+                    await self._write_group()
+                self._idle.set()
+        except Exception as error:
+            # Nobody is left waiting for what nobody does.
+            self._ended = error if isinstance(error, StoreError) else StoreError(f"The committer ended ({error!r}). Start the node again")
+            self._abandon({accepted.position: self._ended for accepted in self._pending})
+            self._granted.set()
             self._idle.set()
+            raise self._ended from error
 
     async def drain(self) -> None:
         """Wait until nothing that was accepted is neither durable nor failed. The caller goes on in that very turn of the loop."""
@@ -376,11 +409,16 @@ class Committer:
             self._abandon({accepted.position: Conflict(repeated=True) for accepted in group})
         except Exception as error:
             self._pending = group + self._pending
+            if isinstance(error, StoreError) and error.code == LOG_TRIMMED:
+                await self._start_over()
+                return
             if isinstance(error, StoreUnavailable) and group and self._failures < WRITE_ATTEMPTS:
                 # Nothing was written, and all of it still holds: the same is tried again, on another connection.
                 self._failures += 1
                 return
             self._abandon({accepted.position: error for accepted in group or self._pending})
+            if isinstance(error, StoreError) and error.code == WENT_BACK:
+                raise
             if not self._unfavoured.is_set():
                 # The head cannot be held. They run all the same, and are told of it when they are to be written.
                 await self._let_favoured_run()
@@ -421,10 +459,39 @@ class Committer:
         try:
             head, entries = await self._store.news(self.head)
         except StoreError as error:
+            if error.code == LOG_TRIMMED:
+                await self._start_over()
+                return
+            if error.code == WENT_BACK:
+                raise
             # The store calls again.
             _log.warning("What other nodes committed could not be read: %s", error)
             return
         self._learn(entries, head)
+
+    async def _start_over(self) -> None:
+        """Go on from the newest commit, since the log no longer has what other nodes committed after the last that was learned.
+
+        Whatever was read, accepted or shown may be stale: all mutations and live queries run again.
+        """
+        _log.warning("This node was cut off for longer than the commit log is kept. It starts over from the database as it is")
+        while True:
+            try:
+                async with self._store.skip() as snapshot, self._restart(snapshot):
+                    pass
+            except StoreError as error:
+                if error.code == WENT_BACK:
+                    raise
+                _log.warning("The database could not be read: %s", error)
+                self._abandon({accepted.position: error for accepted in self._pending})
+                await self._runtime.sleep(START_OVER_S)
+            else:
+                break
+        # In the turn in which the store's snapshots moved on.
+        self._abandon({})
+        self.cache.clear(self.position)
+        self.head = snapshot.ts
+        self._announce([])
 
     def _learn(self, entries: Sequence[LogEntry], head: Ts) -> bool:
         """Publish what other nodes committed up to ``head``. Whether accepted mutations had read what they changed, and begin anew."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from reactor.engine import backfill, history
@@ -14,9 +14,9 @@ from reactor.engine.live_query import LiveQueries
 from reactor.engine.resident import Resident
 from reactor.engine.runtime import Runtime
 from reactor.engine.snapshot import Pin, Pins
-from reactor.engine.store import RequestKey, RequestRecord, Store, Ts, Write
+from reactor.engine.store import RequestKey, RequestRecord, Store, StoreSnapshot, Ts, Write
 from reactor.engine.transaction import Transaction
-from reactor.errors import WriteConflict
+from reactor.errors import StoreError, WriteConflict
 from reactor.histogram import Histogram
 from reactor.limits import Limits
 from reactor.schema.catalog import Catalog
@@ -64,7 +64,7 @@ class Engine:
         self._runtime = runtime
         self._limits = limits
         self._log = CommitLog(head)
-        self._committer = Committer(store, runtime, limits, catalog, head, self._publish)
+        self._committer = Committer(store, runtime, limits, catalog, head, self._publish, self._restart)
         self._pins = Pins(store, self._committer)
         store.on_news(self._committer.hear)
         self._claims: dict[RequestKey, asyncio.Future[None] | None] = {}  # running; a future once somebody else waits
@@ -76,6 +76,7 @@ class Engine:
         self.live: LiveQueries[Any] = LiveQueries(self._log, runtime, limits)
         self.environment = Resident(ENVIRONMENT)  # loaded by the first push
         self._followers: dict[str, list[Follower]] = {}  # by table
+        self._missed: list[Callable[[], None]] = []
         self._loaded = False
         self._past = asyncio.Semaphore(READS_OF_THE_PAST)
 
@@ -93,12 +94,21 @@ class Engine:
         """Begin to write."""
         self._writer = asyncio.create_task(self._committer.run(), name="reactor-committer")
 
+    async def ended(self) -> None:
+        """Wait until it can be used no more, for another reason than ``stop``.
+
+        Raises:
+            StoreError: the reason. An engine over a store opened anew may do.
+        """
+        assert self._writer is not None, "the engine was started"
+        await asyncio.shield(self._writer)
+
     async def stop(self) -> None:
         """Finish what was accepted, then write no more. The caller sees to it that no mutation begins."""
         await self._committer.drain()
         if self._writer is not None:
             self._writer.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
+            with contextlib.suppress(asyncio.CancelledError, StoreError):
                 await self._writer
 
     async def push(self, catalog: Catalog, switch: Callable[[], None] | None = None) -> None:
@@ -155,9 +165,14 @@ class Engine:
         """How long the store's steps took; see ``Store.durations``."""
         return self._store.durations
 
-    def follow(self, table: str, tell: Follower) -> None:
-        """Have ``tell`` called with every published write to a table, in order, before live queries learn of it."""
+    def follow(self, table: str, tell: Follower, missed: Callable[[], None]) -> None:
+        """Have ``tell`` called with every published write to a table, in order, before live queries learn of it.
+
+        Args:
+            missed: called when there were commits that can no longer be learned.
+        """
         self._followers.setdefault(table, []).append(tell)
+        self._missed.append(missed)
 
     async def count(self, range: IndexRange[Any]) -> tuple[int, Ts]:
         """How many documents there are in a range, without reading any; see ``Store.count``."""
@@ -196,7 +211,10 @@ class Engine:
             base = pin.base if at is None else await history.base_at(self._store, pin, self.catalog, at)
             tx = Transaction(base, now_ms=self._runtime.now_ns() / 1e6, limits=self._limits, read_only=True)
             try:
-                return await run(tx), pin.ts if at is None else at
+                result = await run(tx)
+                if tx.failed is not None:
+                    raise tx.failed
+                return result, pin.ts if at is None else at
             finally:
                 tx.close()
         finally:
@@ -308,16 +326,21 @@ class Engine:
 
         Raises:
             Conflict: it has to run again.
+            StoreError: the database could not be read.
         """
         tx = await self._committer.begin(favoured=favoured)
         try:
             if request is not None and (record := await self._remembered(tx, request, repeated)) is not None:
                 return _replayed(record, on_durable)
             answer = await run(tx)
+            if tx.failed is not None:
+                raise tx.failed
             return self._committer.accept(tx, answer, request, on_durable)
-        except Conflict:
+        except (Conflict, StoreError):
             raise
         except Exception as error:
+            if tx.failed is not None:
+                raise tx.failed from error
             return tx, error
         finally:
             self._committer.end(tx)
@@ -349,6 +372,18 @@ class Engine:
             return await snapshot.find_request(request)
         finally:
             snapshot.release()
+
+    @contextlib.asynccontextmanager
+    async def _restart(self, snapshot: StoreSnapshot) -> AsyncIterator[None]:
+        """Called by the committer when what lies before ``snapshot`` can no longer be learned."""
+        table = self.catalog.tables.get(ENVIRONMENT)
+        if self._loaded and table is not None:
+            await self.environment.load(snapshot, table)
+        yield
+        self._log.restart(snapshot.ts)
+        for missed in self._missed:
+            missed()
+        self.live.restart_all()
 
     def _publish(self, commits: Sequence[Published], head: Ts) -> None:
         """Called by the committer once a group is durable and answered."""

@@ -22,6 +22,7 @@ from reactor.engine.snapshot import Pin
 from reactor.engine.store import Ts
 from reactor.engine.subscriptions import Subscriptions
 from reactor.engine.transaction import Transaction
+from reactor.errors import StoreUnavailable
 from reactor.limits import Limits
 from reactor.schema.system import ENVIRONMENT
 
@@ -63,7 +64,8 @@ class Outcome(Protocol):
 
 O = TypeVar("O", bound=Outcome)  # noqa: E741 - the outcome's type
 
-#: Runs the query once. Gives an outcome for every failure of the function; raises only for our own bugs.
+#: Runs the query once. Gives an outcome for every failure of the function; raises only for our own bugs. What it gives of a
+#: database that did not answer is no result, and raises that.
 Run = Callable[[Transaction, str | None], Coroutine[Any, Any, O]]
 
 
@@ -106,6 +108,9 @@ class Subscription(Generic[O]):
         """The result as of the pinned ts: at once when it is known or the run did not suspend, else a future.
 
         Cancelling the future cancels this wait, not the run, which others may share.
+
+        Raises, as the future does:
+            StoreUnavailable: the database did not answer. Ask again, at a later pin.
         """
         outcome = self._live.at(pin)
         if isinstance(outcome, asyncio.Future):
@@ -212,6 +217,8 @@ class LiveQuery(Generic[O]):
         finally:
             tx.close()
             pin.release()
+        if isinstance(tx.failed, StoreUnavailable):
+            raise tx.failed
         queries.runs += 1
         if generation == queries.generation and pin.ts >= self.ts and self.subscriptions:
             return self._settle(outcome, pin.ts, tx.read_set)

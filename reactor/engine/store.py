@@ -25,7 +25,9 @@ from reactor.schema.catalog import IndexDef, Table
 
 __all__ = [
     "DURATION_S",
+    "LOG_TRIMMED",
     "UNCOMMITTED",
+    "WENT_BACK",
     "Commit",
     "Head",
     "LogEntry",
@@ -44,6 +46,12 @@ __all__ = [
 ]
 
 Ts = NewType("Ts", int)
+
+#: Code of the error of asking the log for what has been trimmed away.
+LOG_TRIMMED = "LogTrimmed"
+
+#: Code of the error of a database that lacks commits which this node has served.
+WENT_BACK = "DatabaseWentBack"
 
 #: The ts of rows that are not durable yet; it is never read as a position in the log.
 UNCOMMITTED = Ts(0)
@@ -256,7 +264,21 @@ class Store(Protocol):
         ...
 
     async def news(self, after: Ts) -> News:
-        """What other nodes committed after ``after``, the newest that was learned. Nothing on a store of one process."""
+        """What other nodes committed after ``after``, the newest that was learned. Nothing on a store of one process.
+
+        Raises:
+            StoreError: code ``LogTrimmed``: the log does not reach back to ``after``. ``skip`` goes on without it. So does
+                entering ``head``. Code ``DatabaseWentBack``: this store can be used no more, a new one can.
+        """
+        ...
+
+    def skip(self) -> AbstractAsyncContextManager[StoreSnapshot]:
+        """A snapshot at the newest commit of any node. From its end on snapshots are at that one, what lies between was never learned,
+        and those from before may fail with StoreUnavailable. The loop does not run between the end and the return.
+
+        Raises, when it is entered:
+            StoreError: the database cannot be read.
+        """
         ...
 
     def learn(self, ts: Ts, writes: Sequence[Write] = ()) -> None:

@@ -10,14 +10,14 @@ import math
 from collections.abc import Awaitable, Sequence
 from copy import copy
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from reactor.engine.read_set import ReadSet, Span
 from reactor.engine.resident import Resident
 from reactor.engine.row_cache import RowCache
 from reactor.engine.store import UNCOMMITTED, Row, StoreSnapshot, Ts, Write
 from reactor.engine.write_set import Image, Overlay, scan_under
-from reactor.errors import LimitExceeded, ReactorError
+from reactor.errors import LimitExceeded, ReactorError, StoreError
 from reactor.limits import Limits
 from reactor.schema.catalog import IndexDef, Table
 from reactor.values import order
@@ -27,6 +27,8 @@ __all__ = ["Base", "Savepoint", "Scan", "Transaction", "Usage"]
 
 #: Rows fetched at a time by a scan whose size is not known beforehand.
 BATCH = 64
+
+T = TypeVar("T")
 
 EMPTY = Overlay()
 NO_CACHE = RowCache(0)
@@ -76,6 +78,8 @@ class Transaction:
         creation_time: of the next document it inserts.
         read_set: what it looked at so far.
         usage: what it has used of its limits so far.
+        waiting: how many reads wait for the store.
+        failed: how the store failed at a read. Then nothing that the run comes to holds, whatever it made of that.
     """
 
     __slots__ = (
@@ -86,11 +90,13 @@ class Transaction:
         "_position",
         "base",
         "creation_time",
+        "failed",
         "now_ms",
         "read_only",
         "read_set",
         "ts",
         "usage",
+        "waiting",
     )
 
     def __init__(self, base: Base, *, now_ms: float, limits: Limits, read_only: bool, creation_time: float = 0.0) -> None:
@@ -106,6 +112,8 @@ class Transaction:
         self.read_only = read_only
         self.read_set = ReadSet()
         self.usage = Usage()
+        self.waiting = 0
+        self.failed: StoreError | None = None
 
     # --- reading
 
@@ -126,7 +134,7 @@ class Transaction:
             row = base.cache.row(id, base.upto)
             if row is None and not base.cache.absent(id, base.upto):
                 image = base.overlay.find(id, base.above, base.upto) if base.overlay else None
-                row = await base.snapshot.get(table, id) if image is None else _row_of(image)
+                row = await self._from_store(base.snapshot.get(table, id)) if image is None else _row_of(image)
                 if row is None:
                     base.cache.put_absent(id, base.upto)
                 else:
@@ -324,6 +332,16 @@ class Transaction:
         """End the run: every later use raises, also from tasks that the function left behind. Idempotent."""
         self._closed = True
 
+    async def _from_store(self, reading: Awaitable[T]) -> T:
+        self.waiting += 1
+        try:
+            return await reading
+        except StoreError as error:
+            self.failed = error
+            raise
+        finally:
+            self.waiting -= 1
+
     # --- for Scan
 
     def _image(self, id: str) -> Image | None:
@@ -511,10 +529,10 @@ class Scan:
         over = tx._laid_over(index, lo, hi)
         snapshot = tx.base.snapshot
         if over is None:
-            return await snapshot.scan(index, lo, hi, reverse=reverse, limit=n)
+            return await tx._from_store(snapshot.scan(index, lo, hi, reverse=reverse, limit=n))
 
         def below(lo: bytes, hi: bytes) -> Awaitable[list[Row]]:
-            return snapshot.scan(index, lo, hi, reverse=reverse, limit=n)
+            return tx._from_store(snapshot.scan(index, lo, hi, reverse=reverse, limit=n))
 
         return await scan_under(over, tx._image, below, lo, hi, reverse=reverse, limit=n)
 

@@ -149,6 +149,11 @@ class _Steps(Generic[T]):
 
     def _give_up(self) -> None:
         """The run neither computes nor ends. What it waits for is cancelled, since no task may be its own."""
+        transaction = self._run.transaction
+        if transaction is not None and transaction.waiting:
+            # For the database. Whether that answers is not the function's fault, and the store's patience has an end of its own.
+            self._lose_patience()
+            return
         self._run.timed_out = True
         if isinstance(self._waited, asyncio.Future):
             self._waited.cancel()

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
+
 from reactor.engine.engine import Engine
 from reactor.engine.store import Ts, Write
-from reactor.errors import LimitExceeded
+from reactor.errors import LimitExceeded, StoreError
 from reactor.schema.system import ScheduledFunction
 
 __all__ = ["Pending"]
+
+_log = logging.getLogger(__name__)
 
 
 class Pending:
@@ -27,7 +32,8 @@ class Pending:
         self._range = ScheduledFunction.by_state(state__kind="pending")
         self._as_of = Ts(0)  # what was counted has all up to here, also what is published later
         self._changes: list[tuple[Ts, int]] | None = None  # published while it is being counted
-        engine.follow(engine.catalog.table(ScheduledFunction).name, self._follow)
+        self._counting: asyncio.Task[None] | None = None
+        engine.follow(engine.catalog.table(ScheduledFunction).name, self._follow, self._count_again)
 
     async def load(self) -> None:
         """Count, once the schema is in force.
@@ -52,6 +58,15 @@ class Pending:
                 "Let some of them run, or have one function do the work of several.",
                 code="TooManyFunctionsPending",
             )
+
+    def _count_again(self) -> None:
+        self._counting = asyncio.ensure_future(self._load_again())
+
+    async def _load_again(self) -> None:
+        try:
+            await self.load()
+        except StoreError as error:
+            _log.warning("How many scheduled functions wait could not be counted again, %d are taken to: %s", self.count, error)
 
     def _follow(self, ts: Ts, write: Write) -> None:
         if ts <= self._as_of:

@@ -7,6 +7,7 @@ import random
 from collections.abc import Callable
 from contextvars import ContextVar
 
+from reactor.engine.transaction import Transaction
 from reactor.functions.function import Kind
 from reactor.limits import Limits
 
@@ -19,6 +20,7 @@ class Run:
     Attributes:
         args: JSON text of the arguments of the call from outside.
         clock_read: whether it asked what time it is.
+        transaction: of a query or mutation.
         log_lines: what it printed and logged.
         computed_s: how long it has computed in the steps that ended.
         timed_out: whether it was interrupted; then it has failed, whatever it does about that.
@@ -39,6 +41,7 @@ class Run:
         "path",
         "tasks",
         "timed_out",
+        "transaction",
         "unfinished_line",
     )
 
@@ -49,6 +52,7 @@ class Run:
         self._now_ms = now_ms
         self.clock_read = False
         self.limits = limits
+        self.transaction: Transaction | None = None
         self.log_lines: list[str] = []
         self.unfinished_line = ""
         self.computed_s = 0.0

@@ -302,6 +302,7 @@ class Runner:
     def invocation(self, tx: Transaction, function: Function[..., Any], args: bytes, caller: Caller, journal: str | None) -> Invocation:
         """What one run of a query or mutation from outside shares with the functions it calls."""
         run = Run(function.path, args, function.kind, tx.now_ms, self._seed, self.limits)
+        run.transaction = tx
         return Invocation(self, tx, run, caller, journal)
 
     def _action_ctx(self, caller: Caller, run: Run) -> ActionCtx:

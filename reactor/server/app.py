@@ -156,7 +156,7 @@ async def open_backend(
     Raises:
         CodeError, SchemaError: the app cannot be used, or stored documents do not fit its schema.
         EnvironmentVariableError: the app's settings lack an environment variable.
-        StoreError: the database cannot be used.
+        StoreError: the database cannot be used, or, later on, no more.
     """
     runtime = runtime or SystemRuntime()
     limits = dataclasses.replace(DEFAULT_LIMITS, log_retention_s=settings.log_retention_s, request_retention_s=settings.request_retention_s)
@@ -192,8 +192,9 @@ async def open_backend(
         static = settings.static if settings.static is not None else find_static(app.folder)
         await reconcile(runner)
         scheduled = ScheduledRuns(runner, alone=isinstance(store, SqliteStore))
-        async with asyncio.TaskGroup() as tasks:
+        async with _background() as tasks:
             background = [
+                tasks.create_task(engine.ended(), name="reactor-engine-ended"),
                 tasks.create_task(_trim(engine, runtime), name="reactor-trim"),
                 tasks.create_task(runner.files.run(alone=isinstance(store, SqliteStore)), name="reactor-files"),
             ]
@@ -217,6 +218,18 @@ async def open_backend(
                 finally:
                     for task in background:
                         task.cancel()
+
+
+@contextlib.asynccontextmanager
+async def _background() -> AsyncIterator[asyncio.TaskGroup]:
+    """A group of tasks. What ends it because the database can be used no more is raised as that."""
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            yield tasks
+    except BaseExceptionGroup as group:
+        if group.subgroup(lambda error: not isinstance(error, StoreError)) is not None:
+            raise
+        raise group.exceptions[0] from None
 
 
 async def open_store(settings: Settings) -> SqliteStore | PostgresStore:

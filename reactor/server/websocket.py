@@ -219,6 +219,20 @@ class _Closed(Exception):
         self.frame = frame  # sent before closing
 
 
+def _note(error: Exception) -> None:
+    """Log why a connection is closed: the database was away for too long, or a bug of ours."""
+    if isinstance(error, StoreUnavailable):
+        _log.warning("A connection is closed, and its client comes again: %s", error)
+    else:
+        _log.error("a connection failed", exc_info=error)
+
+
+def _heed(result: asyncio.Future[Any]) -> None:
+    """Have asyncio not complain that nobody asked how it failed."""
+    if not result.cancelled():
+        result.exception()
+
+
 class _Watch:
     """One query's watcher: tells its connection which of its queries is stale."""
 
@@ -542,9 +556,9 @@ class _Connection:
         self._sending = asyncio.ensure_future(self._send_all(frames))
 
     def fail(self, error: Exception) -> None:
-        """A bug of ours: the client reconnects to a fresh state."""
+        """The client reconnects to a fresh state, perhaps on another node."""
         if self._closing is None and not self._ended:
-            _log.error("a connection failed", exc_info=error)
+            _note(error)
             self._close(_Closed(1011, "InternalServerError"))
 
     def _owed(self, moment: _Moment) -> tuple[list[bytes], _Waiting | None]:
@@ -629,7 +643,7 @@ class _Connection:
             pass  # the client is gone, which the reader is told too: it ends the connection
         except Exception as error:
             if not self._ended:
-                _log.error("a connection failed", exc_info=error)
+                _note(error)
                 self._ended = True
                 await self._end(_Closed(1011, "InternalServerError"))
         finally:
@@ -641,6 +655,8 @@ class _Connection:
         """Wait for queries that suspend; responses do not wait for them. The round's frames, none when it is to be closed."""
         try:
             running: set[asyncio.Future[Any]] = {result for _, result in waiting.results if isinstance(result, asyncio.Future)}
+            for result in running:
+                result.add_done_callback(_heed)  # the first that fails is raised, and enough
             while running and self._closing is None:
                 self._woken = asyncio.get_running_loop().create_future()
                 await asyncio.wait({*running, self._woken}, return_when=asyncio.FIRST_COMPLETED)

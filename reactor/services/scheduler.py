@@ -135,7 +135,7 @@ class ScheduledRuns:
         self._trim_at_ms = 0.0
         self._pending = ScheduledFunction.by_state(state__kind="pending").interval
         for document in (ScheduledFunction, SchedulerLease):
-            runner.engine.follow(runner.engine.catalog.table(document).name, self._follow)
+            runner.engine.follow(runner.engine.catalog.table(document).name, self._follow, self._look_anew)
 
     # --- running
 

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 
-from reactor.engine.store import Head, News, Ts, Write
+from reactor.engine.store import Head, News, StoreSnapshot, Ts, Write
 from reactor.schema.catalog import Table
 
 __all__ = ["Alone"]
@@ -31,6 +31,9 @@ class Alone:
         return News(after, [])
 
     def learn(self, ts: Ts, writes: Sequence[Write] = ()) -> None:
+        raise AssertionError("nobody else commits")
+
+    def skip(self) -> AbstractAsyncContextManager[StoreSnapshot]:
         raise AssertionError("nobody else commits")
 
     def on_news(self, wake: Callable[[], None]) -> None:

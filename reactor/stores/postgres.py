@@ -27,7 +27,7 @@ from reactor.stores.postgres_follower import Follower
 from reactor.stores.postgres_head import OUTDATED, PostgresHead, Work
 from reactor.stores.postgres_log import read_log, read_news, trim_log, trim_requests
 from reactor.stores.postgres_snapshots import PostgresSnapshot, Snapshots
-from reactor.stores.postgres_standby import ANSWER_S, IS_COMMIT, Standby, StandbyHealth
+from reactor.stores.postgres_standby import IS_COMMIT, STANDBY_ANSWER_S, Standby, StandbyHealth
 from reactor.stores.postgres_tables import SqlTable, load_tables
 from reactor.stores.stored_indexes import SqlIndex, building, is_finished
 
@@ -134,7 +134,7 @@ class PostgresStore:
             raise server.error(error) from error
         finally:
             connection.terminate()
-        read_from = None if read_url is None else Server(read_url, prefer="prefer-standby", timeout_s=ANSWER_S)
+        read_from = None if read_url is None else Server(read_url, prefer="prefer-standby", timeout_s=STANDBY_ANSWER_S)
         identity = (instance_name, bytes(secret))
         store = cls(server, identity, head, tables, synchronous=synchronous, rollback=rollback, read_from=read_from)
         await store._head.connect()
@@ -168,12 +168,26 @@ class PostgresStore:
 
     async def news(self, after: Ts) -> News:
         self._snapshots.check_open()
+        if self._head.unusable is not None:
+            raise self._head.unusable
         async with self._connections.one() as connection:
             head, entries = await read_news(connection, after)
         return News(head.ts, entries)
 
     def learn(self, ts: Ts, writes: Sequence[Write] = ()) -> None:
         self._snapshots.apply(ts, writes)
+
+    @contextlib.asynccontextmanager
+    async def skip(self) -> AsyncIterator[PostgresSnapshot]:
+        self._snapshots.check_open()
+        await self._follower.newest()  # which waits while the database is away
+        async with self._connections.one() as connection:
+            async with connection.transaction(isolation="repeatable_read", readonly=True):
+                ts, version = await connection.fetchrow("SELECT head_ts, tables_version FROM _reactor_head")
+                if version != self._snapshots.tables[0]:
+                    self._snapshots.tables = (version, await load_tables(connection))
+        with self._snapshots.skipping(ts) as snapshot:
+            yield snapshot
 
     def on_news(self, wake: Callable[[], None]) -> None:
         self._follower.wake = wake

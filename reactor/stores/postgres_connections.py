@@ -12,7 +12,7 @@ import asyncpg
 
 from reactor.errors import StoreError, StoreFull, StoreReadOnly, StoreUnavailable
 
-__all__ = ["ERRORS", "Connection", "Connections", "Server", "is_lost"]
+__all__ = ["ANSWER_S", "ERRORS", "PATIENCE_S", "Connection", "Connections", "Server", "is_lost"]
 
 #: asyncpg has no types.
 Connection: TypeAlias = Any
@@ -21,6 +21,12 @@ CONNECT_TIMEOUT_S = 5.0
 
 #: A server that has this long not answered a statement of a few rows does not answer.
 STATEMENT_TIMEOUT_S = 10.0
+
+#: The same of a statement of no row, or one: what goes first over a connection that lay idle.
+ANSWER_S = 3.0
+
+#: For so long whatever needs a database that is away tries again, so that a restart or a failover is a pause and no error.
+PATIENCE_S = 30.0
 
 #: After one attempt to connect failed, another is made this long later.
 RECONNECT_S = 0.1
@@ -164,8 +170,11 @@ class Connections:
         self._slots.release()
 
     def drop(self, connection: Connection) -> None:
-        """The connection is of no more use."""
+        """The connection is of no more use. Those that lie idle go with it: what broke this one may have broken them, silently."""
         connection.terminate()
+        for idle in self._idle:
+            idle.terminate()
+        self._idle.clear()
         self._slots.release()
 
     @contextlib.asynccontextmanager

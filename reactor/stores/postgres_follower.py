@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Callable
 from typing import Any
 
 from reactor.engine.store import Ts
-from reactor.errors import StoreError
-from reactor.stores.postgres_connections import ERRORS, RECONNECT_S, Connection, Server
+from reactor.errors import StoreError, StoreUnavailable
+from reactor.stores.postgres_connections import ANSWER_S, ERRORS, PATIENCE_S, RECONNECT_S, Connection, Server
 from reactor.stores.postgres_group import CHANNEL
 from reactor.stores.postgres_head import PostgresHead
 from reactor.stores.postgres_snapshots import Snapshots
@@ -27,9 +28,6 @@ logger = logging.getLogger(__name__)
 #: How often the head is read when nothing is heard.
 POLL_S = 1.0
 
-#: A head that does not come for so long does not come over this connection.
-ANSWER_S = 3.0
-
 
 class Follower:
     """See the module. ``wake`` is called whenever the log may have more than the node has applied."""
@@ -39,7 +37,7 @@ class Follower:
         self._server = server
         self._snapshots = snapshots
         self._head = head
-        self._asked: list[asyncio.Future[Ts]] = []  # wait for a head read that begins after they asked
+        self._asked: list[tuple[float, asyncio.Future[Ts]]] = []  # until when they wait for a head read that begins after they asked
         self._go = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._seen = snapshots.ts  # a head that was read, and when that read began
@@ -59,10 +57,11 @@ class Follower:
         """The head at some moment after the call. Cancelling is safe.
 
         Raises:
-            StoreError: the database does not answer.
+            StoreError: the database has not answered for ``PATIENCE_S``.
         """
-        future: asyncio.Future[Ts] = asyncio.get_running_loop().create_future()
-        self._asked.append(future)
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Ts] = loop.create_future()
+        self._asked.append((loop.time() + PATIENCE_S, future))
         self._go.set()
         return await future
 
@@ -71,7 +70,7 @@ class Follower:
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait((self._task,))
-        self._answer(StoreError(f"{self._server.name}: the store is closed"))
+        self._refuse(StoreError(f"{self._server.name}: the store is closed"), waiting_until=math.inf)
 
     async def _run(self) -> None:
         while True:
@@ -91,7 +90,10 @@ class Follower:
                         pass
             except Exception as error:
                 # Also of a bug of ours: a node that hears nothing any more would show its clients the past for ever.
-                self._answer(self._server.error(error))
+                translated = self._server.error(error)
+                # A database that is away may be back soon; of anything else they are told at once.
+                away = isinstance(translated, StoreUnavailable)
+                self._refuse(translated, waiting_until=asyncio.get_running_loop().time() if away else math.inf)
                 expected = isinstance(error, (*ERRORS, StoreError))
                 logger.log(logging.DEBUG if expected else logging.ERROR, "listening failed: %s", error, exc_info=not expected)
                 await asyncio.sleep(RECONNECT_S)
@@ -101,11 +103,16 @@ class Follower:
 
     async def _look(self, connection: Connection) -> None:
         asked, self._asked = self._asked, []
-        began = asyncio.get_running_loop().time()
+        began, applied = asyncio.get_running_loop().time(), self._snapshots.ts
         try:
             ts, version, schema = await connection.fetchrow("SELECT head_ts, tables_version, schema FROM _reactor_head", timeout=ANSWER_S)
         except BaseException:
             self._asked += asked
+            raise
+        try:
+            self._head.check_went_back(ts, applied)
+        except StoreError:
+            self.wake()
             raise
         if self._snapshots.ts >= self._seen:
             # Else the one before is still to be reached; a head that always runs ahead would never be.
@@ -114,7 +121,7 @@ class Follower:
         # Not of what was read before this node pushed its own.
         if version >= self._head.schema_since:
             self._head.outdated = self._head.schema not in (None, schema)
-        for future in asked:
+        for _, future in asked:
             if not future.done():
                 future.set_result(ts)
         if ts > self._snapshots.ts:
@@ -124,8 +131,11 @@ class Follower:
         if pid != self._head.pid:  # not of this node's own commit
             self.wake()
 
-    def _answer(self, error: StoreError) -> None:
+    def _refuse(self, error: StoreError, *, waiting_until: float) -> None:
+        """Tell those whose patience has ended by then."""
         asked, self._asked = self._asked, []
-        for future in asked:
-            if not future.done():
+        for until, future in asked:
+            if until > waiting_until:
+                self._asked.append((until, future))
+            elif not future.done():
                 future.set_exception(error)

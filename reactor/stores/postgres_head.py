@@ -21,10 +21,10 @@ from secrets import token_hex
 from types import TracebackType
 from typing import TypeAlias, TypeVar
 
-from reactor.engine.store import DURATION_S, Commit, LogEntry, Ts
+from reactor.engine.store import DURATION_S, WENT_BACK, Commit, LogEntry, Ts
 from reactor.errors import SchemaOutdated, StoreError, StoreUnavailable
 from reactor.histogram import Histogram
-from reactor.stores.postgres_connections import ERRORS, RECONNECT_S, Connection, Server, is_lost
+from reactor.stores.postgres_connections import ERRORS, PATIENCE_S, RECONNECT_S, Connection, Server, is_lost
 from reactor.stores.postgres_group import CHANNEL, write_group
 from reactor.stores.postgres_log import HeadState, News, read_news
 from reactor.stores.postgres_snapshots import Snapshots
@@ -43,11 +43,10 @@ logger = logging.getLogger(__name__)
 #: A node that holds the head and says nothing for so long (stopped, or cut off) has its session ended by the server.
 HOLDER_SILENT_MS = 3000
 
-#: How long to wait for the head, while other nodes hold it.
-HEAD_TIMEOUT_S = 20.0
-
-#: How long it is tried again to hold the head of a database that is away.
-PATIENCE_S = 30.0
+#: How long the server lets a node wait for the head while others hold it, before it has to ask again. So a connection over which
+#: nothing has come a second later is one over which nothing will.
+HEAD_WAIT_MS = 3000
+HEAD_TIMEOUT_S = 4.0
 
 OUTDATED = (
     "Another node has pushed another schema to the database, so this one takes no more writes. Start it again with the app's new version"
@@ -210,6 +209,7 @@ class PostgresHead(AbstractAsyncContextManager["PostgresHead"]):
                 {
                     "application_name": self._session,
                     "idle_in_transaction_session_timeout": str(HOLDER_SILENT_MS),
+                    "lock_timeout": str(HEAD_WAIT_MS),
                     **({} if self._synchronous else {"synchronous_commit": "off"}),
                 }
             )
@@ -229,8 +229,7 @@ class PostgresHead(AbstractAsyncContextManager["PostgresHead"]):
                 self._seen_schema = news.head.schema
                 if news.head.tables_version != self._snapshots.tables[0]:
                     self._snapshots.tables = (news.head.tables_version, await load_tables(connection))
-                if news.head.ts < self._snapshots.ts:
-                    raise self._went_back(news.head.ts)
+                self.check_went_back(news.head.ts, self._snapshots.ts)
             except (*ERRORS, StoreError) as error:
                 self._drop()
                 translated = self._server.error(error)
@@ -243,13 +242,16 @@ class PostgresHead(AbstractAsyncContextManager["PostgresHead"]):
                 self.durations["lock"].add(time.perf_counter() - started)
                 return news
 
-    def _went_back(self, ts: Ts) -> StoreError:
+    def check_went_back(self, ts: Ts, before: Ts) -> None:
+        """Raise StoreError if the database is at ``ts`` although it was at ``before`` before; then nothing here can be used any more."""
+        if ts >= before:
+            return
         self.unusable = StoreError(
-            f"{self._server.name}: the database is at ts {ts}, behind {self._snapshots.ts}, which this node has served. It was restored "
-            "or failed over to a standby that lacked the last commits. Start the node again",
-            code="DatabaseWentBack",
+            f"{self._server.name}: the database is at ts {ts}, behind {before}, which this node has served. It was restored "
+            "or failed over to a standby that lacked the last commits. The node has to be started again",
+            code=WENT_BACK,
         )
-        return self.unusable
+        raise self.unusable
 
     async def _let_go(self) -> None:
         """End the transaction: what ``change`` did is committed, anything else undone."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from reactor.engine.store import LogEntry, LoggedWrite, Ts
+from reactor.engine.store import LOG_TRIMMED, LogEntry, LoggedWrite, Ts
 from reactor.errors import StoreError
 from reactor.stores.postgres_connections import Connection
 
@@ -80,7 +80,7 @@ async def read_log(connection: Connection, after: Ts, until: Ts | None, limit: i
 
 def check_trimmed(trimmed: Ts, after: Ts) -> None:
     if after < trimmed:
-        raise StoreError(f"the log no longer has the commits after {after}, only those after {trimmed}", code="LogTrimmed")
+        raise StoreError(f"the log no longer has the commits after {after}, only those after {trimmed}", code=LOG_TRIMMED)
 
 
 def entries(rows: Iterable[Any]) -> list[LogEntry]:

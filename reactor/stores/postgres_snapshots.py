@@ -17,23 +17,24 @@ read or written lately is not asked for here at all: the engine's row cache has 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import time
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from contextvars import Context
 from functools import partial
 from typing import Any, NamedTuple, TypeVar, cast
 
 from reactor.engine.commit_log import hydrate
 from reactor.engine.eager import detached
-from reactor.engine.store import DURATION_S, RequestKey, RequestRecord, Row, Ts, Write
+from reactor.engine.store import DURATION_S, LOG_TRIMMED, RequestKey, RequestRecord, Row, Ts, Write
 from reactor.engine.write_set import Image, Overlay, scan_under
 from reactor.errors import StoreError, StoreUnavailable
 from reactor.histogram import Histogram
 from reactor.schema.catalog import IndexDef, Table
-from reactor.stores.postgres_connections import ERRORS, Connection, Connections, Server, is_lost
+from reactor.stores.postgres_connections import ANSWER_S, ERRORS, PATIENCE_S, Connection, Connections, Server, is_lost
 from reactor.stores.postgres_log import read_log
-from reactor.stores.postgres_standby import ANSWER_S, IMAGE_BYTES, Standby
+from reactor.stores.postgres_standby import IMAGE_BYTES, STANDBY_ANSWER_S, Standby
 from reactor.stores.postgres_tables import SqlTable, load_tables, table_of
 
 __all__ = ["PostgresSnapshot", "Snapshots", "session_key"]
@@ -49,8 +50,7 @@ READER_AGE_S = 0.05
 #: A reader with so many statements waiting is not joined while another can be opened.
 READER_QUEUE = 3
 
-#: A read that finds the database away tries again for so long.
-PATIENCE_S = 30.0
+#: How long after a read failed it is tried again.
 RETRY_S = 0.05
 
 #: What is measured: opening a read transaction, the wait for a connection included; one statement in it.
@@ -181,7 +181,7 @@ class Reader:
     async def _begin_on(self, standby: Standby) -> bool:
         """Begin the transaction on the standby. Whether that does."""
         try:
-            version, in_recovery = await self._begin(ANSWER_S)
+            version, in_recovery = await self._begin(STANDBY_ANSWER_S)
         except StoreError as error:
             standby.lose(error)
             return False
@@ -192,7 +192,7 @@ class Reader:
         self._connection = None
         return False
 
-    async def _begin(self, timeout_s: float | None = None) -> tuple[int, bool]:
+    async def _begin(self, timeout_s: float = ANSWER_S) -> tuple[int, bool]:
         """Begin the transaction. The version of its tables, and whether it is on a standby.
 
         Raises:
@@ -376,6 +376,10 @@ class PostgresSnapshot:
                 if loop.time() > deadline:
                     raise
                 await asyncio.sleep(RETRY_S)
+            except StoreError as error:
+                if error.code != LOG_TRIMMED:
+                    raise
+                raise StoreUnavailable(f"The state at ts {self.ts} can no longer be read ({error}). Ask for a later one") from error
 
     def _hold(self) -> Reader:
         """The reader that this snapshot holds, or now begins to."""
@@ -535,6 +539,20 @@ class Snapshots:
     def restart(self, schema: Mapping[str, Table]) -> None:
         """Another schema is in force: whatever was kept of keys was of the one before."""
         self._space = Space(self, schema)
+        if self.standby is not None:
+            self.standby.start_anew()
+
+    @contextlib.contextmanager
+    def skipping(self, ts: Ts) -> Iterator[PostgresSnapshot]:
+        """Inside, a snapshot at ``ts`` that misses nothing. From its end on that is what was applied."""
+        space = Space(self, self._space.schema)
+        snapshot = PostgresSnapshot(space, ts)
+        try:
+            yield snapshot
+        finally:
+            snapshot.release()
+        self._space = space
+        self.ts = ts
         if self.standby is not None:
             self.standby.start_anew()
 

@@ -21,7 +21,7 @@ from reactor.engine.store import Ts
 from reactor.errors import StoreError, StoreUnavailable
 from reactor.stores.postgres_connections import ERRORS, Connection, Connections, Server
 
-__all__ = ["ANSWER_S", "IS_COMMIT", "Standby", "StandbyHealth"]
+__all__ = ["IS_COMMIT", "STANDBY_ANSWER_S", "Standby", "StandbyHealth"]
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 POLL_S = 0.25
 
 #: A standby that takes longer to connect, or to say where it is, does not answer.
-ANSWER_S = 1.0
+STANDBY_ANSWER_S = 1.0
 
 #: How far behind it is read from: the age and the size of what is laid over it.
 LAG_S = 5.0
@@ -170,7 +170,7 @@ class Standby:
                     connection.terminate()
 
     async def _look(self, connection: Connection) -> None:
-        ts, tables_version, instance_name, in_recovery = await connection.fetchrow(STATE, timeout=ANSWER_S)
+        ts, tables_version, instance_name, in_recovery = await connection.fetchrow(STATE, timeout=STANDBY_ANSWER_S)
         name = self.server.name
         if instance_name != self._instance_name:
             raise StoreError(f"{name}: a copy of the database {instance_name}, and not of {self._instance_name}. Correct the address")

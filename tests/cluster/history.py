@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from graphlib import CycleError, TopologicalSorter
@@ -47,7 +48,8 @@ class History:
         """
         appended = {operation.value: operation for operation in self.operations if operation.value is not None}
         for key, values in final.items():
-            assert len(values) == len(set(values)), f"list {key} has an append twice"
+            twice = {value for value, count in Counter(values).items() if count > 1}
+            assert not twice, f"list {key} has {twice} twice"
         for operation in appended.values():
             if operation.ended is not None:
                 for key in operation.keys:

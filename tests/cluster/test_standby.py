@@ -12,7 +12,8 @@ import asyncpg
 import httpx
 import pytest
 
-from tests.cluster.test_cluster import APP, Cluster, acknowledged, cluster, settle
+from tests.cluster.cluster import APP, Cluster, cluster, settle
+from tests.cluster.load import Load
 from tests.support.postgres import PostgresServer
 from tests.support.server import REACTOR, Server
 
@@ -46,45 +47,45 @@ async def serves(nodes: list[Server], wanted: bool) -> None:
             await asyncio.sleep(0.05)
 
 
-async def stop_replay(two: Cluster, standby: PostgresServer) -> None:
+async def stop_replay(two: Cluster, load: Load, standby: PostgresServer) -> None:
     """For longer than it is waited for."""
     standby.run("psql", standby.url, "-c", "SELECT pg_wal_replay_pause()")
     await serves(two.nodes, False)
     assert "behind" in (await health(two.nodes[0]))["reason"]
-    await acknowledged(two.load, 100)
+    await load.more(100)
     standby.run("psql", standby.url, "-c", "SELECT pg_wal_replay_resume()")
 
 
-async def stop_replay_now_and_then(two: Cluster, standby: PostgresServer) -> None:
+async def stop_replay_now_and_then(two: Cluster, load: Load, standby: PostgresServer) -> None:
     for _ in range(10):
         standby.run("psql", standby.url, "-c", "SELECT pg_wal_replay_pause()")
-        await acknowledged(two.load, 20)
+        await load.more(20)
         standby.run("psql", standby.url, "-c", "SELECT pg_wal_replay_resume()")
-        await acknowledged(two.load, 5)
-    await stop_replay(two, standby)
+        await load.more(5)
+    await stop_replay(two, load, standby)
 
 
-async def kill_standby(two: Cluster, standby: PostgresServer) -> None:
+async def kill_standby(two: Cluster, load: Load, standby: PostgresServer) -> None:
     await asyncio.to_thread(standby.kill)
     await serves(two.nodes, False)
-    await acknowledged(two.load, 100)
+    await load.more(100)
     await asyncio.to_thread(standby.start)
 
 
 @pytest.mark.parametrize("fault", [stop_replay, stop_replay_now_and_then, kill_standby], ids=lambda fault: fault.__name__)
 async def test_nobody_sees_anything_go_back_while(
-    fault: Callable[[Cluster, PostgresServer], Awaitable[None]], postgres: PostgresServer, standby: PostgresServer, tmp_path: Path
+    fault: Callable[[Cluster, Load, PostgresServer], Awaitable[None]], postgres: PostgresServer, standby: PostgresServer, tmp_path: Path
 ) -> None:
     # Each of several hosts is tried, and the standby among them taken.
     read_db = f"postgres://postgres@127.0.0.1:{postgres.port},127.0.0.1:{standby.port}/postgres"
-    async with cluster(postgres, tmp_path, options=("--read-db", read_db)) as two:
+    async with cluster(postgres.url, tmp_path, options=("--read-db", read_db)) as two:
         await serves(two.nodes, True)
-        two.load.start()
-        await acknowledged(two.load, 100)
-        await fault(two, standby)
-        await serves(two.nodes, True)
-        await acknowledged(two.load, 100)
-        await settle(two)
+        async with two.loaded() as load:
+            await load.more(100)
+            await fault(two, load, standby)
+            await serves(two.nodes, True)
+            await load.more(100)
+            await settle(two, load)
         for node in two.nodes:
             told = node.log.read_text()
             assert "Reads go to the primary. " in told and "Reads go to postgres://" in told

@@ -1,13 +1,35 @@
-"""TCP between two parties, to be cut, stalled, lost at a chosen moment, or listened to."""
+"""TCP between two parties, to be cut, reset, stalled, lost at a chosen moment, or listened to."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
+import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 __all__ = ["Wire", "laid"]
+
+#: Closing sends a reset instead of an end.
+_LINGER = struct.pack("ii", 1, 0)
+
+
+class _Pair:
+    """One connection, passed on."""
+
+    def __init__(self, near: asyncio.StreamWriter, far: asyncio.StreamWriter) -> None:
+        self.ends = (near, far)
+        self.losing = False
+        self.silent = False
+        self.over = asyncio.Event()
+
+    def end(self, *, reset: bool = False) -> None:
+        self.over.set()
+        for end in self.ends:
+            if reset and not end.transport.is_closing():
+                end.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER)
+            end.transport.abort()
 
 
 class Wire:
@@ -28,12 +50,22 @@ class Wire:
         self.lose_answer_to: bytes | None = None
         self.lost = 0
         self.asked: list[list[bytes]] = []
-        self._open: set[asyncio.StreamWriter] = set()
+        self._open: set[_Pair] = set()
 
     def cut(self) -> None:
-        """Break every connection, without a word to either side."""
-        for writer in list(self._open):
-            writer.transport.abort()
+        """End every connection."""
+        for pair in list(self._open):
+            pair.end()
+
+    def reset(self) -> None:
+        """End every connection as a host does that knows nothing of it."""
+        for pair in list(self._open):
+            pair.end(reset=True)
+
+    def silence(self) -> None:
+        """Pass nothing more over the connections that there are, for ever, and tell nobody. New ones are not affected."""
+        for pair in self._open:
+            pair.silent = True
 
     async def join(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         for _ in self.targets:
@@ -46,36 +78,35 @@ class Wire:
         else:
             writer.transport.abort()
             return
-        losing = asyncio.Event()
         said = _Said()
         self.asked.append(said.asked)
-        ends = {writer, far_writer}
-        self._open |= ends
+        pair = _Pair(writer, far_writer)
+        self._open.add(pair)
         try:
             async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(self._pass(reader, far_writer, losing, said, asks=True))
-                tasks.create_task(self._pass(far_reader, writer, losing, said, asks=False))
+                tasks.create_task(self._pass(pair, reader, far_writer, said, asks=True))
+                tasks.create_task(self._pass(pair, far_reader, writer, said, asks=False))
         finally:
-            self._open -= ends
-            for end in ends:
-                end.transport.abort()
+            self._open.discard(pair)
+            pair.end()
 
-    async def _pass(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, losing: asyncio.Event, said: _Said, *, asks: bool
-    ) -> None:
+    async def _pass(self, pair: _Pair, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, said: _Said, *, asks: bool) -> None:
         with contextlib.suppress(ConnectionError):
             while data := await reader.read(65536):
                 await self.flowing.wait()
-                if losing.is_set() and not asks:
+                if pair.silent:
+                    await pair.over.wait()
+                    break
+                if pair.losing and not asks:
                     self.lost += 1
                     break
                 if asks and self.lose_answer_to is not None and self.lose_answer_to in data:
                     self.lose_answer_to = None
-                    losing.set()
+                    pair.losing = True
                 said.add(data, asks=asks)
                 writer.write(data)
                 await writer.drain()
-        writer.transport.abort()
+        pair.end()
 
 
 class _Said:
@@ -103,5 +134,6 @@ async def laid(*targets: int) -> AsyncIterator[Wire]:
         yield wire
     finally:
         server.close()
+        wire.flowing.set()
         wire.cut()
         await asyncio.sleep(0)

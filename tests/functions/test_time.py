@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 
 from reactor import FunctionTimeout, Limits, ReactorError
+from reactor.engine.store import Row
+from reactor.stores.sqlite_snapshots import SqliteSnapshot
 from reactor.testing import TestBackend
 from tests.functions.app.app_functions import busy, items
 from tests.functions.app.schema import Item
@@ -79,6 +81,20 @@ async def test_waiting_for_what_does_not_come_ends_with_nothing_written(quick: T
         with pytest.raises(FunctionTimeout, match=r"waited 0.2s\): busy:waits .* Await only ctx calls"):
             await quick.mutation(busy.waits, way=way)
     assert await ranks(quick) == []
+
+
+async def test_waiting_for_a_slow_database_is_not_the_functions_fault(quick: TestBackend, monkeypatch: pytest.MonkeyPatch) -> None:
+    await fill(quick, "a", 1)
+    quick._engine._committer.cache.clear(quick._engine._committer.position)
+    real, answers = SqliteSnapshot.scan, asyncio.Event()
+
+    async def slow(self: SqliteSnapshot, *args: Any, **kwargs: Any) -> list[Row]:
+        await answers.wait()
+        return await real(self, *args, **kwargs)
+
+    monkeypatch.setattr(SqliteSnapshot, "scan", slow)
+    asyncio.get_running_loop().call_later(3 * LIMITS.function_wait_s, answers.set)
+    assert await ranks(quick) == [1]
 
 
 async def test_a_function_that_cannot_be_told_anything_is_given_up(quick: TestBackend) -> None:

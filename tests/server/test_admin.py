@@ -36,7 +36,9 @@ def test_a_key_cut_short_by_a_crash_is_made_anew(tmp_path: Path) -> None:
     assert load_admin_key(database, "n").startswith("n|")
 
 
-@pytest.mark.parametrize("make", [lambda database: key_file(database).mkdir(), lambda database: database.parent.rmdir()])
+@pytest.mark.parametrize(
+    "make", [lambda database: key_file(database).mkdir(), lambda database: (database.parent.rmdir(), database.parent.touch())]
+)
 def test_a_key_that_can_be_neither_read_nor_made_is_named(tmp_path: Path, make: Any) -> None:
     database = tmp_path / "data" / "reactor.db"
     database.parent.mkdir()

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import uuid
 from typing import Any
 
 import pytest
 
-from reactor.engine.store import Ts
+from reactor.engine.store import Row, Ts
+from reactor.errors import StoreUnavailable
+from reactor.stores.sqlite_snapshots import SqliteSnapshot
 from reactor.testing import TestBackend
 from tests.server.gates import gate, turns
 from tests.server.support import ADMIN_KEY, APP, SmallBackend, socket
@@ -255,9 +258,30 @@ async def test_a_client_without_connect_is_served(t: TestBackend) -> None:
 
 async def test_a_client_that_has_seen_a_newer_database_is_sent_away_to_try_again(t: TestBackend) -> None:
     async with socket(t, session=None) as client:
-        client.session = "s"
+        client.session = str(uuid.uuid4())
         client.connect(maxObservedTimestamp="/////////38=")
         assert await client.closed() == (1011, "InternalServerError", None)
+
+
+@pytest.mark.parametrize("waits", [False, True])
+async def test_a_client_whose_queries_find_no_database_is_sent_away_to_ask_again(
+    t: TestBackend, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, waits: bool
+) -> None:
+    async def away(self: SqliteSnapshot, *args: Any, **kwargs: Any) -> list[Row]:
+        if waits:
+            await asyncio.sleep(0)
+        raise StoreUnavailable("the database does not answer")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SqliteSnapshot, "scan", away)
+        async with socket(t) as client:
+            for name in "ab":
+                client.subscribe("notes:texts", list=name)
+            assert await client.closed() == (1011, "InternalServerError", None)
+            assert client.results == {}
+    assert "its client comes again: the database does not answer" in caplog.text
+    async with socket(t, session=client.session) as again:
+        assert await again.result(again.subscribe("notes:texts", list="a")) == []
 
 
 async def test_a_client_that_has_seen_the_newest_commit_is_served(t: TestBackend) -> None:
@@ -275,7 +299,7 @@ async def test_the_clock_skew_is_told_once_the_client_has_told_its_clock(t: Test
     async with socket(t, session=None) as client:
         client.modify()
         assert "clientClockSkew" not in await client.transition()
-        client.session = "s"
+        client.session = str(uuid.uuid4())
         client.connect(clientTs=server_ms - 12)
         client.modify()
         transition = await client.transition()

@@ -15,6 +15,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 
 from reactor.engine.store import (
+    LOG_TRIMMED,
     Commit,
     LogEntry,
     LoggedWrite,
@@ -28,7 +29,7 @@ from reactor.engine.store import (
     Ts,
     Write,
 )
-from reactor.errors import StoreFull, StoreUnavailable
+from reactor.errors import StoreError, StoreFull, StoreUnavailable
 from reactor.histogram import Histogram
 from reactor.schema.catalog import IndexDef, Table
 
@@ -44,6 +45,7 @@ class Database:
     log: list[LogEntry] = field(default_factory=list)
     requests: dict[RequestKey, RequestRecord] = field(default_factory=dict)
     head: Ts = field(default=Ts(0))
+    trimmed: Ts = field(default=Ts(0))
 
     def __post_init__(self) -> None:
         self.random = random.Random(self.seed)
@@ -68,9 +70,9 @@ class Database:
 
 
 class ModelSnapshot:
-    def __init__(self, store: ModelStore) -> None:
+    def __init__(self, store: ModelStore, ts: Ts) -> None:
         self._store = store
-        self.ts = store.learned
+        self.ts = ts
         _, self._tables, self._requests = next(state for state in reversed(store.database.states) if state[0] <= self.ts)
         self.released = False
 
@@ -106,10 +108,11 @@ class ModelHead:
     def __init__(self, store: ModelStore) -> None:
         self._store = store
         self.ts = store.database.head
+        self._log = list(store.database.log)  # before anybody trims it
 
     async def entries_after(self, ts: Ts) -> list[LogEntry]:
         await self._store.suspend()
-        return [entry for entry in self._store.database.log if entry.ts > ts]
+        return [entry for entry in self._log if entry.ts > ts]
 
     async def write(self, commits: Sequence[Commit]) -> None:
         await self._store.suspend(8)
@@ -162,12 +165,27 @@ class ModelStore:
         await self.database.suspend(most)
 
     def snapshot(self) -> StoreSnapshot:
-        return ModelSnapshot(self)
+        return ModelSnapshot(self, self.learned)
 
     @contextlib.asynccontextmanager
     async def head(self) -> AsyncIterator[ModelHead]:
         async with self.database.lock:
+            self._check_trimmed(self.learned)
             yield ModelHead(self)
+
+    def _check_trimmed(self, after: Ts) -> None:
+        if after < self.database.trimmed:
+            raise StoreError(f"the model's log no longer has the commits after {after}", code=LOG_TRIMMED)
+
+    @contextlib.asynccontextmanager
+    async def skip(self) -> AsyncIterator[StoreSnapshot]:
+        await self.suspend()
+        if self.database.random.random() < 0.2:
+            raise StoreUnavailable("the model's connection was lost")
+        snapshot = ModelSnapshot(self, self.database.head)
+        yield snapshot
+        snapshot.release()
+        self.learned = snapshot.ts
 
     def head_for_push(self) -> AbstractAsyncContextManager[ModelHead]:
         return self.head()
@@ -180,6 +198,7 @@ class ModelStore:
         if self.database.random.random() < 0.05:
             asyncio.get_running_loop().call_soon(self.wake)  # as soon as it is there again
             raise StoreUnavailable("the model's connection was lost")
+        self._check_trimmed(after)
         news = News(self.database.head, [entry for entry in self.database.log if entry.ts > after])
         await self.suspend()
         return news
@@ -208,7 +227,9 @@ class ModelStore:
         return [e for e in self.database.log if e.ts > ts and (until is None or e.ts <= until)][:limit]
 
     async def trim(self, *, log_before: Ts, requests_before: Ts) -> None:
-        self.database.log = [entry for entry in self.database.log if entry.ts >= log_before]
+        log = self.database.log
+        self.database.trimmed = max((entry.ts for entry in log if entry.ts < log_before), default=self.database.trimmed)
+        self.database.log = [entry for entry in log if entry.ts >= log_before]
 
     def tables(self) -> Mapping[str, StoredTable]:
         return {name: StoredTable(name, 10001 + at, (), "") for at, name in enumerate(sorted(self.database.tables))}

@@ -19,7 +19,7 @@ from reactor.engine.engine import Engine
 from reactor.engine.live_query import Subscription
 from reactor.engine.store import RequestKey, Ts
 from reactor.engine.transaction import Transaction
-from reactor.errors import StoreFull, WriteConflict
+from reactor.errors import StoreFull, StoreUnavailable, WriteConflict
 from reactor.limits import Limits
 from tests.simulation.ledger import Model, Recorder, Step, catalog, equal, random_steps, replay
 from tests.simulation.model_store import Database, ModelStore
@@ -111,7 +111,9 @@ class Simulation:
         finally:
             for watcher in watchers:
                 watcher.cancel()
-            await asyncio.gather(*watchers, return_exceptions=True)
+            for found in await asyncio.gather(*watchers, return_exceptions=True):
+                if not isinstance(found, asyncio.CancelledError):
+                    raise AssertionError("a watcher ended") from found
             for engine in self.engines:
                 await engine.stop()
 
@@ -120,6 +122,8 @@ class Simulation:
         for count in range(mutations):
             if rng.random() < 0.03:
                 rng.choice(self.stores).failures += 1
+            if self.nodes > 1 and rng.random() < 0.03:
+                await self.trim()
             if rng.random() < 0.2:
                 await self.query(rng)
             else:
@@ -129,6 +133,10 @@ class Simulation:
                 engine._committer._overlay.check_invariants()
                 engine._committer.cache.check_invariants()
                 engine._log.check_invariants()
+
+    async def trim(self) -> None:
+        """Forget the log up to now: nodes that have not followed it up to here cannot any more."""
+        await self.stores[0].trim(log_before=Ts(self.database.head + 1), requests_before=Ts(0))
 
     async def mutation(self, rng: random.Random, request: RequestKey | None) -> None:
         latest: list[Recorder] = []
@@ -143,14 +151,14 @@ class Simulation:
         began = next(self.clock)
         try:
             committed = await rng.choice(self.engines).mutate(run, request=request)
-        except (WriteConflict, StoreFull):
+        except (WriteConflict, StoreFull, StoreUnavailable):
             return
         last = latest[-1]
         self.done.append(Done(committed.ts, began, next(self.clock), last.steps, bool(last.tx.writes())))
         if request is not None and rng.random() < 0.5:
             try:
                 again = await rng.choice(self.engines).mutate(self.again, request=request)
-            except (WriteConflict, StoreFull):
+            except (WriteConflict, StoreFull, StoreUnavailable):
                 return
             assert again.replayed and again.ts == committed.ts, "a resent request gets the first answer, on every node"
 
@@ -169,7 +177,10 @@ class Simulation:
             return recorder.steps
 
         began = next(self.clock)
-        steps, ts = await rng.choice(self.engines).query(run)
+        try:
+            steps, ts = await rng.choice(self.engines).query(run)
+        except StoreUnavailable:
+            return
         self.done.append(Done(ts, began, next(self.clock), steps, False))
 
     async def watch(self, engine: Engine) -> None:
@@ -198,8 +209,14 @@ class Simulation:
                     watcher.dirty = False
                     results[name] = subscription.at(pin)
                 for name, result in results.items():
-                    value = await result if isinstance(result, asyncio.Future) else result
-                    snapshot = await pin.snapshot.scan(index, *equal(index, name)[:2], reverse=False, limit=2)
+                    try:
+                        value = await result if isinstance(result, asyncio.Future) else result
+                    except StoreUnavailable:
+                        continue
+                    try:
+                        snapshot = await pin.snapshot.scan(index, *equal(index, name)[:2], reverse=False, limit=2)
+                    except StoreUnavailable:
+                        continue
                     assert value.value == tuple(row.json for row in snapshot), f"live query {name} is wrong at {pin.ts}"
             finally:
                 pin.release()

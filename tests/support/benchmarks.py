@@ -11,7 +11,7 @@ from typing import Any
 
 from tests.support.server import ROOT
 
-__all__ = ["run_benchmark"]
+__all__ = ["keep_figures", "run_benchmark"]
 
 
 def run_benchmark(name: str, folder: Path, *options: str, within_s: float = 180.0) -> dict[str, Any]:
@@ -23,7 +23,7 @@ def run_benchmark(name: str, folder: Path, *options: str, within_s: float = 180.
         folder: that it runs in; its databases go there.
         options: that make it short.
     """
-    figures = Path(os.environ.get("REACTOR_BENCHMARKS") or ROOT / ".benchmarks").resolve() / f"{name}.json"
+    figures = figures_file(name)
     figures.parent.mkdir(parents=True, exist_ok=True)
     figures.unlink(missing_ok=True)
     command = [sys.executable, str(ROOT / "benchmarks" / f"{name}.py"), *options, "--json", str(figures)]
@@ -33,3 +33,15 @@ def run_benchmark(name: str, folder: Path, *options: str, within_s: float = 180.
     assert made["benchmark"] == name
     assert made["machine"]["cores"] > 0
     return made
+
+
+def keep_figures(name: str, figures: dict[str, Any]) -> None:
+    """Keep what tests measured beside what benchmarks do."""
+    path = figures_file(name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    machine = {"cores": os.cpu_count(), "load": os.getloadavg()[0]}
+    path.write_text(json.dumps({"benchmark": name, "machine": machine, "figures": figures}, indent=1))
+
+
+def figures_file(name: str) -> Path:
+    return Path(os.environ.get("REACTOR_BENCHMARKS") or ROOT / ".benchmarks").resolve() / f"{name}.json"

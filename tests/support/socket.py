@@ -7,7 +7,7 @@ import uuid
 from types import TracebackType
 from typing import Any
 
-from websockets.sync.client import connect
+from websockets.sync.client import connect as open_socket
 
 __all__ = ["Socket"]
 
@@ -17,13 +17,15 @@ class Socket:
 
     Args:
         url: of the server.
+        connect: fields of its Connect that are to be others than those of a client that comes for the first time.
     """
 
-    def __init__(self, url: str) -> None:
-        self.opening = connect(f"ws{url.removeprefix('http')}/api/1.48.0/sync", proxy=None, max_size=None)
+    def __init__(self, url: str, **connect: Any) -> None:
+        self.opening = open_socket(f"ws{url.removeprefix('http')}/api/1.48.0/sync", proxy=None, max_size=None)
         self.connection = self.opening.__enter__()
         self.query_set = 0
-        self.send(type="Connect", sessionId=str(uuid.uuid4()), connectionCount=0, lastCloseReason="InitialConnect", clientTs=0)
+        said = {"sessionId": str(uuid.uuid4()), "connectionCount": 0, "lastCloseReason": "InitialConnect", "clientTs": 0, **connect}
+        self.send(type="Connect", **said)
 
     def __enter__(self) -> Socket:
         return self

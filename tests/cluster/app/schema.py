@@ -11,7 +11,8 @@ class Account(Document, table="accounts"):
 
 
 class Listing(Document, table="lists"):
+    run: str  # whose lists they are: one run of a load knows nothing of another's
     key: str
     values: list[float]
 
-    by_key = Index("key")
+    by_key = Index("run", "key")
