@@ -140,9 +140,9 @@ class Reader:
 
     def _table_of(self, id: Any, expected: Table | None = None) -> Table | None:
         """The table that an id names; None when the schema does not have it."""
-        if expected is None and type(id) is Id:
+        if expected is None and (type(id) is str or type(id) is Id):
             table = self._catalog.by_number.get(ids.table_number_of(id))
-            if table is not None:
+            if table is not None and (table.readable or self._system):
                 return table
         if not isinstance(id, str):
             raise IdError(f"Expected an id, got {type(id).__name__}. Ids are what insert returned and what documents have as .id.")
