@@ -286,8 +286,8 @@ class Committer:
         if writes:
             self._recent.append((position, writes))
             self.cache.apply(writes, position)
-            for write in writes:
-                self._overlay.put(Image(position, write.table, write.id, write.after, write.after_keys, write.row))
+            for table, id, _, after, _, keys, row in writes:
+                self._overlay.put(Image(position, table, id, after, keys, row))
         commit = Commit(writes, request, answer.value, answer.log_lines)
         accepted = Accepted(position, commit, tx.read_set, answer, future, on_durable)
         if request is not None:

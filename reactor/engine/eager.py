@@ -58,7 +58,7 @@ def start(coro: Coroutine[Any, Any, T]) -> T | asyncio.Task[T]:
     except StopIteration as stop:
         result: T = stop.value
         return result
-    return asyncio.ensure_future(_finish(_Rest(coro, first)))
+    return asyncio.get_running_loop().create_task(_finish(_Rest(coro, first)))
 
 
 def detached(coro: Coroutine[Any, Any, T]) -> asyncio.Task[T]:

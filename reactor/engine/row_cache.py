@@ -134,19 +134,21 @@ class RowCache:
         rows = self._rows
         written = self._written
         for write in writes:
-            written[write.id] = position
-            known = rows.pop(write.id, None)
+            _, id, _, after, before_keys, after_keys, row = write
+            written[id] = position
+            known = rows.pop(id, None)
             if known is not None:
                 self._bytes -= ROW_BYTES + len(known.json)
-            if write.after is not None:
-                if self._absent and self._absent.pop(write.id, None) is not None:
+            if after is not None:
+                if self._absent and self._absent.pop(id, None) is not None:
                     self._bytes -= ABSENCE_BYTES
-                row = write.row or Row(write.id, UNCOMMITTED, write.after)
-                row.keys = write.after_keys
+                if row is None:
+                    row = Row(id, UNCOMMITTED, after)
+                row.keys = after_keys
                 row.since = position
-                rows[write.id] = row
-                self._bytes += ROW_BYTES + len(write.after)
-            if self._indexes and write.before_keys != write.after_keys:
+                rows[id] = row
+                self._bytes += ROW_BYTES + len(after)
+            if self._indexes and before_keys is not after_keys and before_keys != after_keys:
                 self._move(write)
         if self._bytes > self._size_bytes:
             self._grow(0)

@@ -58,6 +58,8 @@ class Subscriptions(Generic[S]):
     def overlapping(self, writes: Sequence[Write]) -> dict[S, None]:
         """The subscribers whose read set ``writes`` touches, in a stable order."""
         found: dict[S, None] = {}
+        if not self._buckets:
+            return found
         for bucket, key in touched(self._buckets, writes):
             for subscriber, spans in bucket.items():
                 if subscriber not in found and any(lo <= key < hi for lo, hi in spans):

@@ -182,9 +182,11 @@ class Transaction:
         point = base.cache.point(index, prefix, hi, base.upto)
         if point is None:
             return None
+        usage, limits = self.usage, self._limits
+        if self._closed or usage.index_ranges_read >= limits.index_ranges_read:
+            return None  # ``scan`` says why
+        usage.index_ranges_read += 1
         rows, keys = point
-        self.check_open()
-        self._count_range()
         if len(rows) >= n:
             if reverse:
                 rows, lo = rows[-n:], keys[-n]
@@ -193,8 +195,11 @@ class Transaction:
         if reverse:
             rows.reverse()
         self.read_set.add(index, lo, hi, prefix)
+        usage.documents_read += len(rows)
         for row in rows:
-            self._count_row(row)
+            usage.bytes_read += len(row.json)
+        if usage.documents_read > limits.documents_read or usage.bytes_read > limits.bytes_read:
+            self._read_too_much()
         return rows
 
     def version(self, row: Row) -> Row:

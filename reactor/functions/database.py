@@ -140,9 +140,9 @@ class Reader:
 
     def _table_of(self, id: Any, expected: Table | None = None) -> Table | None:
         """The table that an id names; None when the schema does not have it."""
-        if expected is None and type(id) is Id:
+        if expected is None and (type(id) is str or type(id) is Id):
             table = self._catalog.by_number.get(ids.table_number_of(id))
-            if table is not None:
+            if table is not None and (table.readable or self._system):
                 return table
         if not isinstance(id, str):
             raise IdError(f"Expected an id, got {type(id).__name__}. Ids are what insert returned and what documents have as .id.")
@@ -317,15 +317,18 @@ class DocumentQuery(Generic[D]):
     def _known(self, n: int) -> list[D] | None:
         """What ``take(n)`` gives, if nothing has to be waited for to tell."""
         reader, table, range = self._reader, self._table, self._range
-        if not n or self._filters or self._allows or reader.nested is not None:
+        if not n or self._filters or self._allows or reader.nested is not None or self._state == "used":
             return None
-        self._check_open()
         rows = reader._tx.known(table.index(range.index), range.interval, n, self._reverse is True)
         if rows is None:
             return None
         self._state = "used"
         kind = table.document
-        return [cast(D, row.document if type(row.document) is kind else reader._document(table, row)) for row in rows]
+        found: list[Any] = []
+        for row in rows:
+            document = row.document
+            found.append(document if type(document) is kind else reader._document(table, row))
+        return found
 
     def _scan(self) -> Scan:
         self._use()
@@ -492,8 +495,8 @@ class Writer(Reader):
     def _encoded(self, table: Table, wire: str, value: Any, doing: str) -> object:
         """A field's new value in the wire's encoding."""
         kind = type(value)
-        if kind is str or kind is bool or value is None:
-            return value
+        if kind is str or kind is bool or value is None or (kind is float and value - value == 0.0 != value):
+            return value  # its own encoding, as a float is that is neither 0.0 or -0.0 nor infinite or NaN
         try:
             plain = to_value(value)
         except ValueFormatError as error:

@@ -88,6 +88,7 @@ def adapt(schema: Any, where: str) -> Any:
 
 
 _MEMBER = "\0"
+_TRIED = "\1"  # a member whose failure tells nothing: the one after it takes all that it takes
 _LENGTHS = {"list": DEFAULT_LIMITS.array_elements, "tuple": DEFAULT_LIMITS.array_elements, "dict": DEFAULT_LIMITS.object_fields}
 _NOT_SCHEMAS = frozenset(
     ("default", "metadata", "serialization", "config", "cls", "ref", "schema_ref", "computed_fields", "validation_alias", "fields")
@@ -143,7 +144,9 @@ def _both(json: core_schema.CoreSchema, python: Any) -> Schema:
 
 def _float(schema: Any, where: str = "") -> Any:
     strict = {**schema, "strict": True}
-    return _both(_before(_read_float, strict), _before(_check_float, strict))
+    # A plain number first: to call Python for each costs more than to read it.
+    choices: list[Any] = [(strict, _TRIED), (_before(_read_float, strict), _MEMBER)]
+    return _both(core_schema.union_schema(choices, mode="left_to_right"), _before(_check_float, strict))
 
 
 def _before(function: Callable[[Any], Any], schema: Any) -> Any:
@@ -306,6 +309,8 @@ def reasons(error: ValidationError) -> list[str]:
     """Why a value does not fit, a text for each place: path, what was expected, what was found."""
     texts: dict[str, None] = {}
     for detail in error.errors(include_url=False, include_context=False):
+        if _TRIED in detail["loc"]:
+            continue
         path = _path(detail["loc"])
         message = detail["msg"].removeprefix("Value error, ")
         texts[f"{path}: {message}{_found(detail)}" if path else f"{message}{_found(detail)}"] = None

@@ -70,9 +70,10 @@ def _batches(commits: Sequence[Commit], tables: Mapping[str, SqlTable], head: Ts
             raise StoreError(f"commit {ts} does not come after {head}")
         head = ts
         for position, write in enumerate(commit.writes):
-            table, id, before, after = write[:4]
-            document = (table.name, id)
-            log.append((ts, position, *document, before, after))
+            table, id, before, after, _, _, _ = write
+            name = table.name
+            document = (name, id)
+            log.append((ts, position, name, id, before, after))
             seen = documents.get(document)
             documents[document] = (write if seen is None else seen[0], write, ts)
         if commit.request is not None:
@@ -88,7 +89,7 @@ def _batches(commits: Sequence[Commit], tables: Mapping[str, SqlTable], head: Ts
 
 def _add_document(batches: Batches, statements: RowWriter, first: Write, last: Write, ts: Ts) -> None:
     """What brings the row from before ``first`` to after ``last``."""
-    id, after, keys = last.id, last.after, last.after_keys
+    _, id, _, after, _, keys, _ = last
     row: tuple[Any, ...]
     if after is None:
         if first.before is None:

@@ -33,11 +33,14 @@ MISSING: Final = Missing()
 _ABSENT, _NULL, _INT, _FLOAT, _FALSE, _TRUE, _STRING, _BYTES, _ARRAY, _OBJECT = (bytes((tag,)) for tag in (2, 3, 4, 5, 6, 7, 8, 9, 10, 11))
 _END = b"\x00"
 _SIGN = 1 << 63
-_MASK = (1 << 64) - 1
+#: The byte above each byte.
+_NEXT = tuple(bytes((byte + 1,)) for byte in range(255))
+#: How the key of a number begins that is not negative, by the first byte of its IEEE 754 form.
+_POSITIVE = tuple(_FLOAT + bytes((byte | 0x80,)) for byte in range(128))
+_FLIPPED = bytes(byte ^ 0xFF for byte in range(256))
 
 _pack_float = struct.Struct(">d").pack
 _pack_u64 = struct.Struct(">Q").pack
-_unpack_u64 = struct.Struct(">Q").unpack
 
 
 def encode_key(value: object) -> bytes:
@@ -78,10 +81,12 @@ def encode_key(value: object) -> bytes:
 
 def prefix_end(prefix: bytes) -> bytes:
     """The smallest bytes above everything that begins with ``prefix``; ``b"\\xff"``, above every key, for ``b""``."""
-    stripped = prefix.rstrip(b"\xff")
+    stripped = prefix
+    if prefix[-1:] == b"\xff":
+        stripped = prefix.rstrip(b"\xff")
     if not stripped:
         return b"\xff"
-    return stripped[:-1] + bytes((stripped[-1] + 1,))
+    return stripped[:-1] + _NEXT[stripped[-1]]
 
 
 def after(key: bytes) -> bytes:
@@ -100,9 +105,12 @@ def split_key(key: bytes, count: int) -> list[int]:
 
 
 def _float(value: float) -> bytes:
-    (bits,) = _unpack_u64(_pack_float(value))
+    raw = _pack_float(value)
     # IEEE 754 total order: negative numbers with all bits flipped, the others with the sign bit set.
-    return _FLOAT + _pack_u64(bits ^ _MASK if bits & _SIGN else bits | _SIGN)
+    first = raw[0]
+    if first < 0x80:
+        return _POSITIVE[first] + raw[1:]
+    return _FLOAT + raw.translate(_FLIPPED)
 
 
 def _utf8(text: str) -> bytes:

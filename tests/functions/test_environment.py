@@ -13,7 +13,7 @@ import orjson
 import pytest
 from pydantic_settings import SettingsConfigDict
 
-from reactor import EnvironmentVariableError, EnvSettings, LimitExceeded, ReactorError
+from reactor import EnvironmentVariableError, EnvSettings, Id, LimitExceeded, ReactorError
 from reactor.functions.environment import change_variables, check_settings, variables
 from reactor.functions.identity import Caller
 from reactor.limits import DEFAULT_LIMITS
@@ -163,6 +163,7 @@ async def test_functions_cannot_reach_the_table_behind_it(t: TestBackend) -> Non
 
     async def look(ctx: Any) -> None:
         assert await ctx.db.get(id) is None
+        assert await ctx.db.get(Id(id)) is None  # as an argument of the type Id[Any] arrives
         with pytest.raises(ReactorError, match="not for functions to read"):
             ctx.db.query(EnvironmentVariable)
         with pytest.raises(ReactorError, match="not for functions to read"):
@@ -173,6 +174,8 @@ async def test_functions_cannot_reach_the_table_behind_it(t: TestBackend) -> Non
             await ctx.db.insert(EnvironmentVariable(name="A", value="1"))
         with pytest.raises(ReactorError, match="there is no document"):
             await ctx.db.delete(id)
+        with pytest.raises(ReactorError, match="there is no document"):
+            await ctx.db.delete(Id(id))
 
     await t.run(look)
 
