@@ -35,7 +35,7 @@ class Server:
         data: a folder for the database and the log of what the server prints.
         app: the folder with schema.py and app_functions/.
         command: "dev", or "start" for production.
-        db: the database; None: a file in ``data``.
+        db: the database; None: a new one.
         options: further command line options.
     """
 
@@ -46,7 +46,8 @@ class Server:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.log = data / f"server-{self.port}.log"
-        self.arguments = [str(REACTOR), command, "--port", str(self.port), "--db", db or _database(data), *options]
+        self.db = db or new_database(data)
+        self.arguments = [str(REACTOR), command, "--port", str(self.port), "--db", self.db, *options]
         self.process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Server:
@@ -118,9 +119,6 @@ class Server:
         return self.log.read_text(errors="replace")[-10_000:]
 
 
-def _database(folder: Path) -> str:
-    if os.environ.get("REACTOR_TEST_STORE") != "postgres":
-        return str(folder / "test.db")
-    from tests.support.postgres import new_database
-
-    return new_database(os.environ["REACTOR_TEST_POSTGRES_URL"])
+def new_database(folder: Path) -> str:
+    """The address of a new database. The fixture ``databases`` decides what it is."""
+    return str(folder / "test.db")
