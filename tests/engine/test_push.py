@@ -302,7 +302,7 @@ async def test_the_past_is_read_by_an_index_that_was_not_there_then(shop: Shop) 
 
 async def test_pushes_at_the_same_time_follow_each_other(shop: Shop) -> None:
     engine, _ = shop
-    schemas = [schema(document) for document in (Indexed, Bounded, Item)]
+    schemas = [schema(document) for document in (Indexed, Bounded, Strict)]
     order: list[Catalog] = []
     await asyncio.gather(*(engine.push(catalog, lambda catalog=catalog: order.append(catalog)) for catalog in schemas))  # type: ignore[misc]
     assert order == schemas
