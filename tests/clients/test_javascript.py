@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,10 +13,16 @@ from tests.support.server import Server
 SCENARIOS = Path(__file__).with_name("scenarios")
 
 
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """For all scripts: each uses names of its own, and leaves a server that runs."""
+    with Server(tmp_path_factory.mktemp("server")) as server:
+        yield server
+
+
 @pytest.mark.parametrize("subject", ["live", "values", "http", "pages", "restart", "files", "logs"])
-def test_the_javascript_client(subject: str, tmp_path: Path) -> None:
-    with Server(tmp_path) as server:
-        run_scenarios(SCENARIOS / f"{subject}.mjs", server)
+def test_the_javascript_client(server: Server, subject: str) -> None:
+    run_scenarios(SCENARIOS / f"{subject}.mjs", server)
 
 
 def test_in_production_only_application_errors_speak(tmp_path: Path) -> None:

@@ -192,6 +192,7 @@ def test_unknown_fields_and_events_are_nothing(client: Socket) -> None:
     assert client.receive("MutationResponse")["success"]
 
 
+@pytest.mark.sqlite_only("the bounds of a connection; ten thousand runs over Postgres take long")
 def test_thousands_of_subscriptions_on_one_socket_are_served_up_to_the_limit(client: Socket) -> None:
     adds = [{"type": "Add", "queryId": id, "udfPath": "counters:get", "args": [{"name": f"many {id}"}]} for id in range(10_001)]
     client.send(type="ModifyQuerySet", baseVersion=0, newVersion=1, modifications=adds[:10_000])
