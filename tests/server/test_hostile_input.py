@@ -53,7 +53,7 @@ def client(server: Server) -> Iterator[Socket]:
 
 
 def call(server: Server, kind: str, path: str, args: Any) -> httpx.Response:
-    return httpx.post(f"{server.url}/api/{kind}", json={"path": path, "args": args, "format": "json"}, trust_env=False)
+    return httpx.post(f"{server.url}/api/{kind}", json={"path": path, "args": args, "format": "json"}, trust_env=False, verify=False)
 
 
 def failure(client: Socket, path: str, args: str) -> str:
@@ -320,7 +320,7 @@ def test_an_upgrade_with_a_version_that_is_none_is_refused(server: Server) -> No
         "Sec-WebSocket-Version": "13",
         "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
     }
-    reply = httpx.get(f"{server.url}/api/latest/sync", headers=headers, trust_env=False)
+    reply = httpx.get(f"{server.url}/api/latest/sync", headers=headers, trust_env=False, verify=False)
     assert (reply.status_code, reply.json()["code"]) == (400, "InvalidClientVersion")
 
 
@@ -344,7 +344,9 @@ def test_an_upgrade_with_a_version_that_is_none_is_refused(server: Server) -> No
     ids=lambda value: str(value)[:50],
 )
 def test_a_request_that_is_no_call_gets_a_code_and_a_message(server: Server, body: bytes, status: int, code: str) -> None:
-    reply = httpx.post(f"{server.url}/api/mutation", content=body, headers={"content-type": "application/json"}, trust_env=False)
+    reply = httpx.post(
+        f"{server.url}/api/mutation", content=body, headers={"content-type": "application/json"}, trust_env=False, verify=False
+    )
     assert (reply.status_code, reply.json()["code"]) == (status, code)
     assert reply.json()["message"]
 

@@ -78,7 +78,8 @@ class Server:
         code = self.process.poll()
         assert code is None, f"the server ended with {code}:\n{self.output()}"
         try:
-            return httpx.get(f"{self.url}/version", trust_env=False, timeout=5).is_success
+            # To verify nothing loads no certificates, which would take 27 ms of the processor that the server starts on.
+            return httpx.get(f"{self.url}/version", trust_env=False, verify=False, timeout=5).is_success
         except httpx.TransportError:
             return False
 
