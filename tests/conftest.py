@@ -14,6 +14,7 @@ from tests.support import server
 from tests.support.databases import Databases, PostgresDatabases, SqliteDatabases
 from tests.support.examples import LONG
 from tests.support.postgres import server_url
+from tests.support.server import Server
 
 settings.register_profile("default", deadline=None)
 settings.register_profile("long", deadline=None, max_examples=2000)
@@ -65,17 +66,21 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.fixture(scope="module", autouse=True)
 def databases(request: pytest.FixtureRequest) -> Iterator[Databases]:
-    """Where what tests start, in this process or in others, keeps its data: in SQLite files, or on Postgres."""
-    if getattr(request, "param", "sqlite") == "sqlite":
-        yield SqliteDatabases()
-        return
-    postgres: PostgresDatabases = request.getfixturevalue("postgres_databases")
+    """Where what tests start, in this process or in others, keeps its data: in SQLite files, or on Postgres.
 
-    async def open_store(backend: TestBackend) -> PostgresStore:
-        return await postgres.open_with(imported_app(backend._path).catalog)
-
+    A fixture of a module or a session that starts something has to request it, or would keep it over the change of stores.
+    """
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(TestBackend, "_open_store", open_store)
-        patch.setattr(server, "new_database", postgres.new)
-        yield postgres
-    postgres.drop()
+        if getattr(request, "param", "sqlite") == "sqlite":
+            yield SqliteDatabases()
+        else:
+            postgres: PostgresDatabases = request.getfixturevalue("postgres_databases")
+
+            async def open_store(backend: TestBackend) -> PostgresStore:
+                return await postgres.open_with(imported_app(backend._path).catalog)
+
+            patch.setattr(TestBackend, "_open_store", open_store)
+            patch.setattr(server, "new_database", postgres.new)
+            yield postgres
+            postgres.drop()
+    assert not Server.of_store, "a server outlives its store: the fixture that starts it has to request databases"

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.databases import Databases
 from tests.support.node import run_scenarios
 from tests.support.server import Server
 
@@ -14,7 +15,7 @@ SCENARIOS = Path(__file__).with_name("scenarios")
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def server(databases: Databases, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """For all scripts: each uses names of its own, and leaves a server that runs."""
     with Server(tmp_path_factory.mktemp("server")) as server:
         yield server

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
+from tests.support.databases import Databases
 from tests.support.examples import examples
 from tests.support.server import Server
 from tests.support.socket import Socket
@@ -24,7 +25,7 @@ REFUSED_BEFORE = pytest.mark.sqlite_only("refused, or answered, before a store i
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def server(databases: Databases, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     with Server(tmp_path_factory.mktemp("server")) as server:
         yield server
 

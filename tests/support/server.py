@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 from types import TracebackType
+from typing import ClassVar
 
 import httpx
 
@@ -39,6 +40,9 @@ class Server:
         options: further command line options.
     """
 
+    #: Those that serve a database of the store that the tests run over now.
+    of_store: ClassVar[set[Server]] = set()
+
     def __init__(
         self, data: Path, *, app: Path = CLIENTS_APP, command: str = "dev", db: str | None = None, options: tuple[str, ...] = ()
     ) -> None:
@@ -52,9 +56,11 @@ class Server:
 
     def __enter__(self) -> Server:
         self.start()
+        self.of_store.add(self)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.of_store.discard(self)
         self.stop()
         if error is not None:
             print(f"--- the server said:\n{self.output()}")
