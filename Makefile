@@ -40,6 +40,7 @@ $(PAGE)/dist/index.html: $(PAGE)/node_modules/.installed $(PAGE)/build.mjs $(wil
 dev: install web
 	$(BIN)/reactor dev --static $(PAGE)/dist $(ARGS)
 
+# The tests start a Postgres of their own for each worker; REACTOR_TEST_POSTGRES_URL names one that runs already.
 test: check web chromium $(PEERS)/node_modules/.installed
 	$(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
