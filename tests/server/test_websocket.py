@@ -255,7 +255,7 @@ async def test_a_client_without_connect_is_served(t: TestBackend) -> None:
 
 async def test_a_client_that_has_seen_a_newer_database_is_sent_away_to_try_again(t: TestBackend) -> None:
     async with socket(t, session=None) as client:
-        client.session = "s"
+        client.session = "0bfe5125-8bbb-4938-9315-8fe38558da95"
         client.connect(maxObservedTimestamp="/////////38=")
         assert await client.closed() == (1011, "InternalServerError", None)
 
@@ -275,7 +275,7 @@ async def test_the_clock_skew_is_told_once_the_client_has_told_its_clock(t: Test
     async with socket(t, session=None) as client:
         client.modify()
         assert "clientClockSkew" not in await client.transition()
-        client.session = "s"
+        client.session = "0bfe5125-8bbb-4938-9315-8fe38558da95"
         client.connect(clientTs=server_ms - 12)
         client.modify()
         transition = await client.transition()
