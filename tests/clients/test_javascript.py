@@ -21,9 +21,14 @@ def server(databases: Databases, tmp_path_factory: pytest.TempPathFactory) -> It
         yield server
 
 
-@pytest.mark.parametrize("subject", ["live", "values", "http", "pages", "restart", "files", "logs"])
+@pytest.mark.parametrize("subject", ["live", "values", "http", "pages", "restart", "files"])
 def test_the_javascript_client(server: Server, subject: str) -> None:
     run_scenarios(SCENARIOS / f"{subject}.mjs", server)
+
+
+def test_the_javascript_client_prints_the_lines_of_functions(tmp_path: Path) -> None:
+    with Server(tmp_path) as server:
+        run_scenarios(SCENARIOS / "logs.mjs", server)
 
 
 def test_in_production_only_application_errors_speak(tmp_path: Path) -> None:

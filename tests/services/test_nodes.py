@@ -360,6 +360,7 @@ async def test_what_another_node_had_claimed_and_left_is_taken_up_though_it_was_
     assert await t.query(jobs.traces) == ["left", "other"]
 
 
+@pytest.mark.sqlite_only("over Postgres what is due runs beside each other, begun in that order and ended in any")
 async def test_of_what_fell_due_while_nobody_looked_the_oldest_runs_first(t: TestBackend) -> None:
     for seconds in (3, 1, 2):
         await t.mutation(jobs.later, key=f"{seconds}", seconds=seconds)
