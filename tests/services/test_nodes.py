@@ -309,7 +309,7 @@ async def test_more_due_actions_than_are_looked_at_hold_up_no_mutation(t: TestBa
     while not await t.query(jobs.traces):
         await node.runs.turn()
         await asyncio.sleep(0)
-    assert len(jobs.effects) == 64
+    await eventually_async(lambda: len(jobs.effects) == 64, "all that were claimed to begin")
     # One that is due before all of them, scheduled when they have been looked at.
     await t.mutation(jobs.at, key="before them", time_ms=t.runtime.now_ns() / 1e6 - 60_000)
     while len(await t.query(jobs.traces)) < 2:
