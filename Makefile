@@ -10,7 +10,7 @@ PEERS := benchmarks/peers
 CHECKED := reactor app_functions schema.py benchmarks
 PUBLIC := reactor/__init__.py reactor/testing.py reactor/client reactor/webhooks.py reactor/contrib tests/types/good.py app_functions schema.py
 
-.PHONY: help install web dev test test-postgres check format clean chromium
+.PHONY: help install web dev test check format clean chromium
 
 help:
 	@echo "make dev      install what is needed, build the chat page and serve it with the app in this folder"
@@ -40,13 +40,9 @@ $(PAGE)/dist/index.html: $(PAGE)/node_modules/.installed $(PAGE)/build.mjs $(wil
 dev: install web
 	$(BIN)/reactor dev --static $(PAGE)/dist $(ARGS)
 
+# The tests start a Postgres of their own for each worker; REACTOR_TEST_POSTGRES_URL names one that runs already.
 test: check web chromium $(PEERS)/node_modules/.installed
-	$(BIN)/pytest --numprocesses 2 --dist loadfile $(ARGS)
-
-# What clients see of a server, with a Postgres database for each instead of a file.
-test-postgres: install
-	REACTOR_TEST_STORE=postgres $(BIN)/pytest tests/client tests/clients \
-		$(addprefix tests/server/test_,exactly_once.py http_calls.py push.py websocket.py) $(ARGS)
+	$(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: install
 	$(BIN)/ruff check

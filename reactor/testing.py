@@ -27,7 +27,7 @@ from reactor.functions.function import Action, Function, Mutation, Query
 from reactor.functions.identity import STANDARD_CLAIMS, Caller, Identity
 from reactor.functions.outcome import Outcome
 from reactor.functions.output import capture_output
-from reactor.functions.registry import load_app
+from reactor.functions.registry import imported_app
 from reactor.functions.runner import Runner
 from reactor.limits import DEFAULT_LIMITS, Limits
 from reactor.server.admin import Authenticator, Credentials
@@ -109,7 +109,7 @@ class TestBackend:
         self._tokens: _Tokens
 
     async def __aenter__(self) -> Self:
-        app = load_app(self._path, fresh=False)
+        app = imported_app(self._path)
         async with AsyncExitStack() as stack:
             store = await self._open_store()
             stack.push_async_callback(store.close)

@@ -23,7 +23,7 @@ from reactor.functions.system_functions import system_functions
 from reactor.schema.catalog import Catalog
 from reactor.schema.system import SYSTEM
 
-__all__ = ["App", "Registry", "canonical_path", "load_app"]
+__all__ = ["App", "Registry", "canonical_path", "imported_app", "load_app"]
 
 FUNCTIONS_FOLDER = "app_functions"
 SCHEMA_MODULE = "schema"
@@ -168,6 +168,41 @@ def load_app(folder: Path, *, fresh: bool = True) -> App:
         return App(folder, catalog, registry, providers, http, settings, modules, _crons(modules, registry))
 
 
+#: What ``imported_app`` made last, and what its modules held then.
+_imported: tuple[App, Mapping[str, Mapping[str, Any]]] | None = None
+
+
+def imported_app(folder: Path) -> App:
+    """``load_app`` of the modules as they are imported. What it made is used again while nothing in them has changed.
+
+    Raises:
+        CodeError, SchemaError: as ``load_app``.
+    """
+    global _imported
+    folder = folder.resolve()
+    if _imported is not None and _imported[0].folder == folder and _is_current(*_imported):
+        _first_on_path(folder)
+        return _imported[0]
+    app = load_app(folder, fresh=False)
+    _imported = (app, {name: dict(vars(module)) for name, module in app.modules.items()})
+    return app
+
+
+def _is_current(app: App, contents: Mapping[str, Mapping[str, Any]]) -> bool:
+    if any(name not in app.modules for _, name in _function_modules(app.folder)):
+        return False
+    for name, module in app.modules.items():
+        before, now = contents[name], vars(module)
+        if sys.modules.get(name) is not module or len(now) != len(before) or any(now.get(key) is not before[key] for key in before):
+            return False
+    return True
+
+
+def _first_on_path(folder: Path) -> None:
+    entry = str(folder)
+    sys.path[:] = [entry, *(other for other in sys.path if other != entry)]
+
+
 def _crons(modules: Mapping[str, ModuleType], registry: Registry) -> tuple[Cron, ...]:
     """What ``crons.py`` declares, each with its function found and its arguments checked."""
     for module in modules.values():
@@ -226,7 +261,6 @@ def _importing(folder: Path, fresh: bool) -> Iterator[None]:
     Raises:
         CodeError: without ``fresh``, when another app's modules have their names.
     """
-    entry = str(folder)
     before = {name: module for name, module in sys.modules.items() if _belongs(module, folder)}
     other = {name: module for name, module in sys.modules.items() if name.partition(".")[0] in _NAMES and name not in before}
     if fresh:
@@ -238,7 +272,7 @@ def _importing(folder: Path, fresh: bool) -> Iterator[None]:
             f"{taken[0]!r} is imported already, from another app than the one in {folder}. "
             "Take one app in a process, or import its modules after its folder is the first on sys.path."
         )
-    sys.path[:] = [entry, *(other for other in sys.path if other != entry)]
+    _first_on_path(folder)
     writing, sys.dont_write_bytecode = sys.dont_write_bytecode, sys.dont_write_bytecode or fresh
     try:
         yield

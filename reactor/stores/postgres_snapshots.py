@@ -579,7 +579,9 @@ class Snapshots:
         self._space.trim()
 
     def end(self, reader: Reader) -> None:
-        """End a reader that nobody holds."""
+        """End a reader that nobody holds. ``close`` has ended all."""
+        if self._closed:
+            return
 
         async def end() -> None:
             await reader.end()

@@ -26,7 +26,7 @@ def server(app: Path, tmp_path: Path) -> Iterator[Server]:
 
 def call(server: Server, kind: str, path: str, **args: object) -> Any:
     body = {"path": path, "args": args, "format": "json"}
-    return httpx.post(f"{server.url}/api/{kind}", json=body, trust_env=False, timeout=60).json()
+    return httpx.post(f"{server.url}/api/{kind}", json=body, trust_env=False, verify=False, timeout=60).json()
 
 
 def lines(server: Server) -> list[dict[str, Any]]:
@@ -76,7 +76,7 @@ def test_a_stop_finishes_what_runs_and_then_closes_the_sockets(server: Server, a
 
 def refuses(server: Server) -> bool:
     try:
-        httpx.get(f"{server.url}/version", trust_env=False, timeout=0.2)
+        httpx.get(f"{server.url}/version", trust_env=False, verify=False, timeout=0.2)
     except httpx.TransportError:
         return True
     return False

@@ -18,13 +18,14 @@ from reactor.errors import ProtocolError
 from reactor.limits import DEFAULT_LIMITS
 from tests.client.network import misbehaving, plugged
 from tests.client.peer import state_version
+from tests.support.databases import Databases
 from tests.support.server import Server
 
 pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def server(databases: Databases, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     with Server(tmp_path_factory.mktemp("server")) as server:
         yield server
         server.kill()  # actions that never end would have it wait

@@ -10,6 +10,8 @@ from reactor.client import Client
 from reactor.client.client import backoff_s, sync_address
 from reactor.errors import ReactorError
 
+pytestmark = pytest.mark.sqlite_only("addresses and waiting, without a server")
+
 
 @pytest.mark.parametrize(
     ("reason", "failures", "random", "seconds"),

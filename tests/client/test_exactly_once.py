@@ -6,6 +6,7 @@ import json
 from collections import deque
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -14,6 +15,8 @@ from reactor.errors import ConnectionLost
 from reactor.protocol.client_messages import Action, Mutation
 from reactor.protocol.version import encode_ts
 from tests.client.peer import Peer, state_version
+
+pytestmark = pytest.mark.sqlite_only("a client's state, without a server")
 
 
 class World:

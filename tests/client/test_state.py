@@ -17,6 +17,8 @@ from reactor.protocol.client_messages import Action, Mutation
 from reactor.protocol.version import encode_ts
 from tests.client.peer import Peer, state_version, updated
 
+pytestmark = pytest.mark.sqlite_only("a client's state, without a server")
+
 
 @pytest.fixture
 def peer() -> Peer:

@@ -13,6 +13,8 @@ import pytest
 
 from tests.support.server import Server
 
+pytestmark = pytest.mark.sqlite_only("how the command speaks; what it does is tests/server/test_environment.py, over both stores")
+
 NODE_MODULES = Path(__file__).with_name("node_modules")
 Convex: TypeAlias = Callable[..., "subprocess.CompletedProcess[str]"]
 

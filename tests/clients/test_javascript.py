@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.support.databases import Databases
 from tests.support.node import run_scenarios
 from tests.support.server import Server
 
 SCENARIOS = Path(__file__).with_name("scenarios")
 
 
-@pytest.mark.parametrize("subject", ["live", "values", "http", "pages", "restart", "files", "logs"])
-def test_the_javascript_client(subject: str, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def server(databases: Databases, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """For all scripts: each uses names of its own, and leaves a server that runs."""
+    with Server(tmp_path_factory.mktemp("server")) as server:
+        yield server
+
+
+@pytest.mark.parametrize("subject", ["live", "values", "http", "pages", "restart", "files"])
+def test_the_javascript_client(server: Server, subject: str) -> None:
+    run_scenarios(SCENARIOS / f"{subject}.mjs", server)
+
+
+def test_the_javascript_client_prints_the_lines_of_functions(tmp_path: Path) -> None:
     with Server(tmp_path) as server:
-        run_scenarios(SCENARIOS / f"{subject}.mjs", server)
+        run_scenarios(SCENARIOS / "logs.mjs", server)
 
 
 def test_in_production_only_application_errors_speak(tmp_path: Path) -> None:

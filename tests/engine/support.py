@@ -1,12 +1,13 @@
-"""A small schema, and an engine over a store whose writes a test holds back, fails, or cuts off from their answers."""
+"""A small schema, and an engine over a real store whose writes a test holds back, fails, or cuts off from their answers."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import orjson
 
@@ -14,16 +15,16 @@ from reactor.engine.committer import Answer, Committed
 from reactor.engine.engine import Engine
 from reactor.engine.live_query import Subscription
 from reactor.engine.snapshot import Pin
-from reactor.engine.store import Commit, RequestKey, Store, Write
+from reactor.engine.store import Commit, Head, RequestKey, Store, Write
 from reactor.engine.transaction import Transaction
-from reactor.errors import StoreError
+from reactor.errors import StoreError, StoreFull
 from reactor.limits import Limits
 from reactor.schema import Document, Index
 from reactor.schema.catalog import Catalog, Table
 from reactor.testing import VirtualRuntime
 from reactor.values.interval import FULL
 from tests.simulation.ledger import document_id
-from tests.simulation.model_store import Database, ModelHead, ModelStore
+from tests.support.databases import Databases
 
 
 class Item(Document, table="items"):
@@ -77,62 +78,119 @@ async def rank(tx: Transaction, number: int) -> float | None:
     return None if row is None else float(orjson.loads(row.json)["rank"])
 
 
-class CalmDatabase(Database):
-    """Suspends nowhere, like a store in the same process."""
+class _Activity:
+    """What is going on in stores, so that a test can wait until nothing is."""
 
-    async def suspend(self, most: int = 3) -> None:
-        return
+    def __init__(self) -> None:
+        self.operations = self.entering = self.gated = 0
+
+    @property
+    def ended(self) -> bool:
+        """While a gate holds a write back, and the head with it, whoever wants the head waits in vain."""
+        return not self.operations and (not self.entering or self.gated > 0)
+
+    @contextlib.contextmanager
+    def count(self, what: str) -> Iterator[None]:
+        setattr(self, what, getattr(self, what) + 1)
+        try:
+            yield
+        finally:
+            setattr(self, what, getattr(self, what) - 1)
 
 
-class GatedStore(ModelStore):
-    """A node whose writes wait for ``gate``.
+ACTIVITY = _Activity()
+
+
+class _Watched:
+    """Something of a store, with some of its operations counted as activity."""
+
+    def __init__(self, inner: Any, *operations: str) -> None:
+        self._inner = inner
+        self._operations = operations
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._inner, name)
+        return self._counted(found) if name in self._operations else found
+
+    def _counted(self, operation: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+        async def counted(*args: Any, **kwargs: Any) -> Any:
+            with ACTIVITY.count("operations"):
+                return await operation(*args, **kwargs)
+
+        return counted
+
+
+class GatedStore(_Watched):
+    """A store whose writes wait for ``gate``.
 
     Attributes:
         groups: what each write was given.
         writing: set while a write waits or goes on.
+        failures: how many of the next writes fail.
         cut_off: how many of the next writes are durable, and fail all the same.
     """
 
-    def __init__(self, database: Database | None = None) -> None:
-        super().__init__(database or CalmDatabase())
+    def __init__(self, store: Store) -> None:
+        super().__init__(store, "news", "newest", "log_after")
         self.groups: list[Sequence[Commit]] = []
         self.gate = asyncio.Event()
         self.gate.set()
         self.writing = asyncio.Event()
+        self.failures = 0
         self.cut_off = 0
 
+    def snapshot(self) -> Any:
+        return _Watched(self._inner.snapshot(), "get", "scan", "find_request", "newest_request")
+
     @contextlib.asynccontextmanager
-    async def head(self) -> AsyncIterator[ModelHead]:
-        async with self.database.lock:
-            yield _GatedHead(self)
+    async def head(self) -> AsyncIterator[Any]:
+        async with AsyncExitStack() as stack:
+            with ACTIVITY.count("entering"):
+                head = await stack.enter_async_context(self._inner.head())
+            yield _GatedHead(self, head)
 
 
-class _GatedHead(ModelHead):
-    def __init__(self, store: GatedStore) -> None:
-        super().__init__(store)
-        self._gated = store
+class _GatedHead(_Watched):
+    def __init__(self, store: GatedStore, head: Head) -> None:
+        super().__init__(head, "entries_after")
+        self._store = store
 
     async def write(self, commits: Sequence[Commit]) -> None:
-        store = self._gated
+        store = self._store
         store.groups.append(commits)
         store.writing.set()
-        await store.gate.wait()
+        with ACTIVITY.count("gated"):
+            await store.gate.wait()
         store.writing.clear()
-        await super().write(commits)
+        if store.failures:
+            store.failures -= 1
+            raise StoreFull("the disk is full")
+        with ACTIVITY.count("operations"):
+            await self._inner.write(commits)
         if store.cut_off:
             store.cut_off -= 1
             raise StoreError("the connection was lost before the answer came")
 
 
 @contextlib.asynccontextmanager
-async def running(store: Store, catalog: Catalog = CATALOG, **limits: Any) -> AsyncIterator[Engine]:
-    engine = Engine(store, catalog, VirtualRuntime(1_000_000_000), Limits(**limits))
+async def opened(databases: Databases, catalog: Catalog = CATALOG) -> AsyncIterator[GatedStore]:
+    """An empty store."""
+    store = await databases.open_with(catalog)
+    try:
+        yield GatedStore(store)
+    finally:
+        await store.close()
+
+
+@contextlib.asynccontextmanager
+async def running(store: GatedStore, catalog: Catalog = CATALOG, **limits: Any) -> AsyncIterator[Engine]:
+    engine = Engine(cast(Store, store), catalog, VirtualRuntime(1_000_000_000), Limits(**limits))
     await engine.start()
     try:
+        await engine.push(catalog)
         yield engine
     finally:
-        if isinstance(store, GatedStore):
-            store.gate.set()
+        store.gate.set()
         await engine.stop()
 
 
@@ -168,8 +226,10 @@ def adding(number: int, by: float = 1.0) -> Body:
 
 async def settled() -> None:
     """Let every task go as far as it can without what a test holds back."""
-    for _ in range(20):
+    quiet = 0
+    while quiet < 20:
         await asyncio.sleep(0)
+        quiet = quiet + 1 if ACTIVITY.ended else 0
 
 
 async def ranks(engine: Engine) -> dict[str, float]:
@@ -221,12 +281,14 @@ class Watch:
     def at(self, pin: Pin) -> Result | asyncio.Future[Result]:
         return self.subscription.at(pin)
 
-    def now(self) -> Result:
-        """The newest result, of a query that does not suspend."""
+    async def now(self) -> Result:
+        """The newest result."""
         pin = self.engine.pin()
         try:
-            result = self.at(pin)
-            assert not isinstance(result, asyncio.Future)
-            return result
+            return await later(self.at(pin))
         finally:
             pin.release()
+
+
+async def later(result: Result | asyncio.Future[Result]) -> Result:
+    return await result if isinstance(result, asyncio.Future) else result

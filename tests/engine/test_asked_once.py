@@ -9,7 +9,8 @@ import pytest
 
 from reactor.engine.engine import Engine
 from reactor.engine.transaction import Transaction
-from tests.engine.support import ITEMS, GatedStore, Result, Run, Watch, item, mutation, putting, running
+from tests.engine.support import ITEMS, Result, Run, Watch, item, mutation, opened, putting, running
+from tests.support.databases import Databases
 
 
 def reading(number: int, **given: object) -> Run:
@@ -28,11 +29,11 @@ async def once(engine: Engine, run: Run, key: object = "query", identity: object
         pin.release()
 
 
-def runs_of(body: object) -> int:
+def runs_of(databases: Databases, body: object) -> int:
     """How often queries run while ``body`` goes on."""
 
     async def main() -> int:
-        async with running(GatedStore()) as engine:
+        async with opened(databases) as store, running(store) as engine:
             await mutation(engine, putting(1))
             await body(engine)  # type: ignore[operator]
             engine.live.check_invariants()
@@ -41,7 +42,7 @@ def runs_of(body: object) -> int:
     return asyncio.run(main())
 
 
-def test_a_result_is_kept_until_a_commit_touches_what_it_read() -> None:
+def test_a_result_is_kept_until_a_commit_touches_what_it_read(databases: Databases) -> None:
     async def body(engine: Engine) -> None:
         first = await once(engine, reading(1))
         await mutation(engine, putting(2))
@@ -51,41 +52,41 @@ def test_a_result_is_kept_until_a_commit_touches_what_it_read() -> None:
         second = await once(engine, reading(1))
         assert second.value != first.value
 
-    assert runs_of(body) == 2
+    assert runs_of(databases, body) == 2
 
 
 @pytest.mark.parametrize("given", [{"lasting": False}])
-def test_what_does_not_last_is_given_to_nobody_else(given: dict[str, object]) -> None:
+def test_what_does_not_last_is_given_to_nobody_else(databases: Databases, given: dict[str, object]) -> None:
     async def body(engine: Engine) -> None:
         await once(engine, reading(1, **given))
         await once(engine, reading(1, **given))
 
-    assert runs_of(body) == 2
+    assert runs_of(databases, body) == 2
 
 
-def test_a_result_that_looked_at_the_identity_is_that_callers_alone() -> None:
+def test_a_result_that_looked_at_the_identity_is_that_callers_alone(databases: Databases) -> None:
     async def body(engine: Engine) -> None:
         for identity in ("ada", "grace", "ada"):
             await once(engine, reading(1, identity_used=True), identity=identity)
 
-    assert runs_of(body) == 2
+    assert runs_of(databases, body) == 2
 
 
-def test_who_watches_and_who_asks_once_do_not_share() -> None:
+def test_who_watches_and_who_asks_once_do_not_share(databases: Databases) -> None:
     async def body(engine: Engine) -> None:
         watch = Watch(engine, reading(1))
-        watch.now()
+        await watch.now()
         await once(engine, reading(1))
         assert len(engine.live) == 1
         watch.subscription.close()
         assert len(engine.live) == 0
 
-    assert runs_of(body) == 2
+    assert runs_of(databases, body) == 2
 
 
-def test_the_oldest_results_go_when_there_are_too_many() -> None:
+def test_the_oldest_results_go_when_there_are_too_many(databases: Databases) -> None:
     async def main() -> None:
-        async with running(GatedStore(), results_cached=3) as engine:
+        async with opened(databases) as store, running(store, results_cached=3) as engine:
             for number in range(5):
                 await once(engine, reading(number), key=number)
             assert engine.live.runs == 5
@@ -98,7 +99,7 @@ def test_the_oldest_results_go_when_there_are_too_many() -> None:
     asyncio.run(main())
 
 
-def test_a_run_that_raises_is_not_kept() -> None:
+def test_a_run_that_raises_is_not_kept(databases: Databases) -> None:
     async def fails(tx: Transaction, journal: str | None) -> Result:
         raise RuntimeError("a bug")
 
@@ -107,4 +108,4 @@ def test_a_run_that_raises_is_not_kept() -> None:
             await once(engine, fails)
         await once(engine, reading(1))
 
-    assert runs_of(body) == 1
+    assert runs_of(databases, body) == 1

@@ -8,7 +8,7 @@ from typing import Any
 
 import orjson
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reactor.engine import history
@@ -17,10 +17,11 @@ from reactor.engine.store import LogEntry, RequestKey, Ts
 from reactor.engine.transaction import Transaction
 from reactor.errors import LimitExceeded, QueryError, StoreError
 from reactor.limits import Limits
-from reactor.stores.sqlite import SqliteStore
 from reactor.testing import VirtualRuntime
 from reactor.values.interval import FULL
-from tests.engine.support import ITEMS, GatedStore, adding, catalog, item, mutation, putting, rank, running, text
+from tests.engine.support import CATALOG, ITEMS, GatedStore, adding, item, mutation, opened, putting, rank, running, text
+from tests.support.databases import Databases
+from tests.support.examples import examples
 
 Fields = tuple[str, float]
 
@@ -31,7 +32,8 @@ class PagedStore(GatedStore):
     """Gives the log two entries at a time."""
 
     async def log_after(self, ts: Ts, *, until: Ts | None = None, limit: int = 1000) -> list[LogEntry]:
-        return await super().log_after(ts, until=until, limit=2)
+        found: list[LogEntry] = await self._inner.log_after(ts, until=until, limit=2)
+        return found
 
 
 async def everything(tx: Transaction) -> dict[str, list[str]]:
@@ -63,10 +65,11 @@ CHANGES = st.dictionaries(
 )
 
 
+@settings(max_examples=examples(25))
 @given(st.lists(CHANGES, max_size=7))
-def test_what_is_read_of_the_past_is_what_was_there(commits: list[dict[int, Fields | None]]) -> None:
+def test_what_is_read_of_the_past_is_what_was_there(databases: Databases, commits: list[dict[int, Fields | None]]) -> None:
     async def play() -> None:
-        async with running(PagedStore()) as engine:
+        async with opened(databases) as store, running(PagedStore(store._inner)) as engine:
             past: list[tuple[Ts, dict[int, Fields]]] = [(engine.head_ts, {})]
             for changes in commits:
                 await mutation(engine, lambda tx, changes=changes: _write(tx, changes))  # type: ignore[misc]
@@ -89,8 +92,8 @@ async def _write(tx: Transaction, changes: Mapping[int, Fields | None]) -> None:
 
 
 @pytest.mark.anyio
-async def test_a_ts_that_has_not_come_cannot_be_read() -> None:
-    async with running(GatedStore()) as engine:
+async def test_a_ts_that_has_not_come_cannot_be_read(store: GatedStore) -> None:
+    async with running(store) as engine:
         await mutation(engine, putting(1))
         with pytest.raises(QueryError) as refused:
             await engine.query(everything, at=Ts(engine.head_ts + 1))
@@ -98,9 +101,9 @@ async def test_a_ts_that_has_not_come_cannot_be_read() -> None:
 
 
 @pytest.mark.anyio
-async def test_a_ts_since_when_too_much_was_written_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_ts_since_when_too_much_was_written_is_refused(store: GatedStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(history, "MAX_TAKEN_BACK", 2)
-    async with running(GatedStore()) as engine:
+    async with running(store) as engine:
         start = engine.head_ts
         for number in (1, 2, 1, 2):
             await mutation(engine, adding(number))
@@ -111,9 +114,9 @@ async def test_a_ts_since_when_too_much_was_written_is_refused(monkeypatch: pyte
 
 
 @pytest.mark.anyio
-async def test_a_ts_since_when_too_many_bytes_were_written_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_ts_since_when_too_many_bytes_were_written_is_refused(store: GatedStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(history, "MAX_TAKEN_BACK_BYTES", 1000)
-    async with running(GatedStore()) as engine:
+    async with running(store) as engine:
         await mutation(engine, putting(1, "x" * 1000))
         start = engine.head_ts
         await mutation(engine, putting(2))
@@ -124,7 +127,7 @@ async def test_a_ts_since_when_too_many_bytes_were_written_is_refused(monkeypatc
 
 
 @pytest.mark.anyio
-async def test_reads_of_the_past_let_others_run_and_are_few_at_a_time() -> None:
+async def test_reads_of_the_past_let_others_run_and_are_few_at_a_time(store: GatedStore) -> None:
     at_once = most = turns = 0
 
     async def look(tx: Transaction) -> None:
@@ -140,12 +143,7 @@ async def test_reads_of_the_past_let_others_run_and_are_few_at_a_time() -> None:
             turns += 1
             await asyncio.sleep(0)
 
-    store = SqliteStore.temporary()
-    schema = catalog()
-    engine = Engine(store, schema, VirtualRuntime(DAY_NS), Limits())
-    await engine.start()
-    await engine.push(schema)
-    try:
+    async with running(store) as engine:
         start = engine.head_ts
         for _ in range(3 * history.STEP):
             await mutation(engine, adding(1))
@@ -153,19 +151,15 @@ async def test_reads_of_the_past_let_others_run_and_are_few_at_a_time() -> None:
         await others(reading)
         assert turns >= 10
         assert most <= READS_OF_THE_PAST
-    finally:
-        await engine.stop()
-        await store.close()
 
 
 @pytest.mark.anyio
-async def test_what_is_past_its_retention_is_forgotten_and_nothing_else() -> None:
-    store = SqliteStore.temporary()
+async def test_what_is_past_its_retention_is_forgotten_and_nothing_else(databases: Databases) -> None:
+    store = await databases.open_with(CATALOG)
     runtime = VirtualRuntime(DAY_NS)
-    schema = catalog()
-    engine = Engine(store, schema, runtime, Limits(log_retention_s=86_400.0, request_retention_s=2 * 86_400.0))
+    engine = Engine(store, CATALOG, runtime, Limits(log_retention_s=86_400.0, request_retention_s=2 * 86_400.0))
     await engine.start()
-    await engine.push(schema)
+    await engine.push(CATALOG)
     try:
         ts = []
         for day in range(4):

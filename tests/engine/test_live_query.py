@@ -18,7 +18,27 @@ from reactor.engine.store import Ts
 from reactor.engine.transaction import Transaction
 from reactor.values.interval import FULL, Interval
 from reactor.values.order import encode_key, prefix_end
-from tests.engine.support import ITEMS, GatedStore, Result, Run, Texts, Watch, change, item, mutation, put, running, settled, text
+from tests.engine.support import (
+    ITEMS,
+    GatedStore,
+    Result,
+    Run,
+    Texts,
+    Watch,
+    change,
+    item,
+    later,
+    mutation,
+    opened,
+    put,
+    running,
+    settled,
+    text,
+)
+from tests.support.databases import Databases
+from tests.support.examples import examples
+
+HISTORIES = pytest.mark.sqlite_only("many histories, of which tests/functions/test_live_model.py has a few over Postgres")
 
 
 @dataclass(frozen=True)
@@ -81,19 +101,22 @@ async def commit(engine: Engine, model: Model, changes: Changes) -> None:
             model[number] = fields
 
 
+@HISTORIES
 @given(ASKED, st.lists(COMMIT, max_size=8))
-def test_a_live_query_equals_one_from_scratch_and_runs_only_when_it_was_touched(asked: Asked, commits: list[Changes]) -> None:
+def test_a_live_query_equals_one_from_scratch_and_runs_only_when_it_was_touched(
+    databases: Databases, asked: Asked, commits: list[Changes]
+) -> None:
     async def play() -> None:
-        async with running(GatedStore()) as engine:
+        async with opened(databases) as store, running(store) as engine:
             model: Model = {}
             watch = Watch(engine, asking(asked))
-            result = watch.now()
+            result = await watch.now()
             for changes in commits:
                 told, runs = watch.told, engine.live.runs
                 await commit(engine, model, changes)
                 differs = asked.of(model) != result.value
                 assert watch.told - told == differs
-                result = watch.now()
+                result = await watch.now()
                 assert result.value == asked.of(model)
                 assert engine.live.runs - runs == differs
 
@@ -135,14 +158,13 @@ class Audience:
                 self.engine.live.restart_all()
             case ("read", at) if self.watching:
                 pin = self.pins.pop(0) if self.pins else self.engine.pin()
-                self.read(self.watching[at % len(self.watching)], pin)
+                await self.read(self.watching[at % len(self.watching)], pin)
                 pin.release()
         self.past[self.engine.head_ts] = dict(self.model)
         self.engine.live.check_invariants()
 
-    def read(self, watch: Watch, pin: Pin) -> None:
-        result = watch.at(pin)
-        assert not isinstance(result, asyncio.Future)
+    async def read(self, watch: Watch, pin: Pin) -> None:
+        result = await later(watch.at(pin))
         assert isinstance(watch.identity, str)
         assert result.value == self.result(Asked().of(self.past[pin.ts]), watch.identity).value
 
@@ -161,18 +183,19 @@ AUDIENCE_STEPS = st.lists(
 )
 
 
-@settings(max_examples=200)
+@HISTORIES
+@settings(max_examples=examples(100))
 @given(AUDIENCE_STEPS)
-def test_everyone_gets_their_own_result_however_queries_are_shared(steps: list[tuple[Any, ...]]) -> None:
+def test_everyone_gets_their_own_result_however_queries_are_shared(databases: Databases, steps: list[tuple[Any, ...]]) -> None:
     async def play() -> None:
-        async with running(GatedStore()) as engine:
+        async with opened(databases) as store, running(store) as engine:
             audience = Audience(engine)
             for step in steps:
                 await audience.do(step)
             for pin in audience.pins:
                 pin.release()
             for watch in audience.watching:
-                watch.now()
+                await watch.now()
                 watch.subscription.close()
             assert len(engine.live) == 0
             assert len(engine.live._subscriptions) == 0
@@ -184,9 +207,9 @@ NOBODY, ZERO, ONE = {0: None, 1: None}, {0: ("a", 0.0), 1: None}, {0: None, 1: (
 
 
 @pytest.mark.anyio
-async def test_a_shared_query_that_begins_to_look_at_who_calls_lets_the_others_go() -> None:
+async def test_a_shared_query_that_begins_to_look_at_who_calls_lets_the_others_go(store: GatedStore) -> None:
     """Its owner's own place is taken by then: the shared one could not be joined while item 1 was there."""
-    async with running(GatedStore()) as engine:
+    async with running(store) as engine:
         audience = Audience(engine)
         steps: list[tuple[Any, ...]] = [("subscribe", "ada", None), ("read", 0), ("commit", ONE), ("read", 0), ("subscribe", "ada", None)]
         steps += [("commit", ZERO), ("read", 0), ("subscribe", "bob", None), ("read", 2)]
@@ -195,15 +218,15 @@ async def test_a_shared_query_that_begins_to_look_at_who_calls_lets_the_others_g
 
 
 @pytest.mark.anyio
-async def test_a_query_that_is_shared_by_now_is_read_as_of_when_it_looked_at_who_called() -> None:
-    async with running(GatedStore()) as engine:
+async def test_a_query_that_is_shared_by_now_is_read_as_of_when_it_looked_at_who_called(store: GatedStore) -> None:
+    async with running(store) as engine:
         audience = Audience(engine)
         await audience.do(("commit", ZERO))
         pin = engine.pin()
         steps: list[tuple[Any, ...]] = [("commit", NOBODY), ("subscribe", "ada", None), ("read", 0), ("subscribe", "bob", None)]
         for step in steps:
             await audience.do(step)
-        audience.read(audience.watching[1], pin)
+        await audience.read(audience.watching[1], pin)
 
 
 class Slow:
@@ -220,11 +243,13 @@ class Slow:
         await go.wait()
         return Result(found)
 
-    def let_on(self, at: int = 0) -> None:
+    async def let_on(self, at: int = 0) -> None:
+        await settled()
         if self.waiting:
             self.waiting.pop(at % len(self.waiting)).set()
 
 
+@HISTORIES
 @given(
     ASKED,
     st.lists(
@@ -236,9 +261,9 @@ class Slow:
         max_size=15,
     ),
 )
-def test_no_commit_is_missed_while_runs_go_on(asked: Asked, steps: list[tuple[str, Any]]) -> None:
+def test_no_commit_is_missed_while_runs_go_on(databases: Databases, asked: Asked, steps: list[tuple[str, Any]]) -> None:
     async def play() -> None:
-        async with running(GatedStore()) as engine:
+        async with opened(databases) as store, running(store) as engine:
             model: Model = {}
             slow = Slow(asked)
             watching = [Watch(engine, slow), Watch(engine, slow)]
@@ -247,14 +272,14 @@ def test_no_commit_is_missed_while_runs_go_on(asked: Asked, steps: list[tuple[st
                 if kind == "commit":
                     await commit(engine, model, what)
                 elif kind == "let on":
-                    slow.let_on(what)
+                    await slow.let_on(what)
                 else:
                     pin = engine.pin()
-                    expected.append((asyncio.ensure_future(_later(watching[what].at(pin))), asked.of(model)))
+                    expected.append((asyncio.ensure_future(later(watching[what].at(pin))), asked.of(model)))
                     pin.release()
                 await asyncio.sleep(0)
             while slow.waiting:
-                slow.let_on()
+                await slow.let_on()
                 await settled()
             for future, value in expected:
                 assert (await future).value == value
@@ -265,13 +290,9 @@ def test_no_commit_is_missed_while_runs_go_on(asked: Asked, steps: list[tuple[st
     asyncio.run(play())
 
 
-async def _later(result: Result | asyncio.Future[Result]) -> Result:
-    return await result if isinstance(result, asyncio.Future) else result
-
-
 @pytest.mark.anyio
-async def test_a_commit_between_a_run_and_its_registration_makes_it_stale_at_once() -> None:
-    async with running(GatedStore()) as engine:
+async def test_a_commit_between_a_run_and_its_registration_makes_it_stale_at_once(store: GatedStore) -> None:
+    async with running(store) as engine:
         slow = Slow(Asked(list="a"))
         watch = Watch(engine, slow)
         pin = engine.pin()
@@ -280,14 +301,14 @@ async def test_a_commit_between_a_run_and_its_registration_makes_it_stale_at_onc
         assert isinstance(first, asyncio.Future)
         await commit(engine, {}, {1: ("a", 1.0)})
         assert watch.told == 0
-        slow.let_on()
+        await slow.let_on()
         assert (await first).value == ()
         assert watch.told == 1
 
 
 @pytest.mark.anyio
-async def test_a_run_that_was_overtaken_changes_nothing() -> None:
-    async with running(GatedStore()) as engine:
+async def test_a_run_that_was_overtaken_changes_nothing(store: GatedStore) -> None:
+    async with running(store) as engine:
         slow = Slow(Asked())
         watch = Watch(engine, slow)
         model: Model = {}
@@ -300,30 +321,30 @@ async def test_a_run_that_was_overtaken_changes_nothing() -> None:
         pin = engine.pin()
         newest = watch.at(pin)
         for at, result in ((2, newest), (0, results[0]), (0, results[1])):
-            slow.let_on(at)
-            await _later(result)
+            await slow.let_on(at)
+            await later(result)
         assert watch.told == 0
-        assert watch.at(pin) is await _later(newest)
+        assert watch.at(pin) is await later(newest)
         pin.release()
 
 
 @pytest.mark.anyio
-async def test_watchers_of_one_query_share_its_run_also_while_it_goes_on() -> None:
-    async with running(GatedStore()) as engine:
+async def test_watchers_of_one_query_share_its_run_also_while_it_goes_on(store: GatedStore) -> None:
+    async with running(store) as engine:
         slow = Slow(Asked())
         watching = [Watch(engine, slow) for _ in range(10)]
         pin = engine.pin()
         results = [watch.at(pin) for watch in watching]
-        slow.let_on()
-        first, *others = [await _later(result) for result in results]
+        await slow.let_on()
+        first, *others = [await later(result) for result in results]
         assert all(other is first for other in others)
         assert engine.live.runs == 1
         pin.release()
 
 
 @pytest.mark.anyio
-async def test_one_who_stops_waiting_does_not_stop_the_run_that_others_share() -> None:
-    async with running(GatedStore()) as engine:
+async def test_one_who_stops_waiting_does_not_stop_the_run_that_others_share(store: GatedStore) -> None:
+    async with running(store) as engine:
         slow = Slow(Asked())
         one, other = Watch(engine, slow), Watch(engine, slow)
         pin = engine.pin()
@@ -333,27 +354,27 @@ async def test_one_who_stops_waiting_does_not_stop_the_run_that_others_share() -
         leaving.cancel()
         one.subscription.close()
         await settled()
-        slow.let_on()
+        await slow.let_on()
         assert (await staying).value == ()
         assert engine._pins.oldest(Ts(-1)) == -1
 
 
 @pytest.mark.anyio
-async def test_a_watcher_that_does_not_look_is_told_once_and_skips_to_the_latest() -> None:
-    async with running(GatedStore()) as engine:
+async def test_a_watcher_that_does_not_look_is_told_once_and_skips_to_the_latest(store: GatedStore) -> None:
+    async with running(store) as engine:
         model: Model = {}
         watch = Watch(engine, asking(Asked()))
-        watch.now()
+        await watch.now()
         for number in range(5):
             await commit(engine, model, {number: ("a", 0.0)})
         assert (watch.told, engine.live.runs, len(engine._log)) == (1, 1, 0)
-        assert watch.now().value == Asked().of(model)
+        assert (await watch.now()).value == Asked().of(model)
         assert engine.live.runs == 2
 
 
 @pytest.mark.anyio
-async def test_a_run_of_old_code_is_not_kept_after_a_restart() -> None:
-    async with running(GatedStore()) as engine:
+async def test_a_run_of_old_code_is_not_kept_after_a_restart(store: GatedStore) -> None:
+    async with running(store) as engine:
         slow = Slow(Asked())
         watch = Watch(engine, slow)
         pin = engine.pin()
@@ -362,12 +383,13 @@ async def test_a_run_of_old_code_is_not_kept_after_a_restart() -> None:
         assert watch.told == 1
         new = watch.at(pin)
         pin.release()
+        await settled()
         assert len(slow.waiting) == 2
         for result in (old, new):
-            slow.let_on()
-            await _later(result)
-        assert watch.now() is await _later(new)
-        assert watch.now() is not await _later(old)
+            await slow.let_on()
+            await later(result)
+        assert await watch.now() is await later(new)
+        assert await watch.now() is not await later(old)
 
 
 LOG = [Published(Ts(ts), [change(ITEMS, item(ts), None, text(item(ts), "a", float(ts)))]) for ts in (10, 20, 30)]
@@ -411,8 +433,8 @@ def test_the_commit_log_finds_the_first_commit_that_touched_and_aborts_when_it_d
 
 
 @pytest.mark.anyio
-async def test_commits_are_kept_in_memory_back_to_the_oldest_snapshot_in_use_and_no_longer() -> None:
-    async with running(GatedStore()) as engine:
+async def test_commits_are_kept_in_memory_back_to_the_oldest_snapshot_in_use_and_no_longer(store: GatedStore) -> None:
+    async with running(store) as engine:
         await commit(engine, {}, {0: ("a", 0.0)})
         pin = engine.pin()
         for number in (1, 2, 3):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -11,6 +12,8 @@ from reactor.engine.store import Row, Ts
 from reactor.engine.write_set import Image, Overlay
 from reactor.values.interval import FULL
 from tests.engine.support import ITEMS, OTHERS, item, text
+
+pytestmark = pytest.mark.sqlite_only("a structure in memory")
 
 STEPS = st.lists(
     st.one_of(

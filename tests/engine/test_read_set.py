@@ -18,6 +18,8 @@ from reactor.values.interval import END, FULL, Interval
 from reactor.values.order import encode_key, prefix_end
 from tests.engine.support import ITEMS, OTHERS, change, item, text
 
+pytestmark = pytest.mark.sqlite_only("a structure in memory")
+
 LISTS = ["", "a", "a\x00", "ab", "b"]
 RANKS = [-1.0, -0.0, 0.0, 1.0, 2.5]
 

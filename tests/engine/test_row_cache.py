@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import tracemalloc
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -12,6 +13,8 @@ from reactor.engine.row_cache import ROW_BYTES, RowCache
 from reactor.engine.store import Row, Ts, Write
 from reactor.values.order import encode_key, prefix_end
 from tests.engine.support import ITEMS, change, item, text
+
+pytestmark = pytest.mark.sqlite_only("a structure in memory")
 
 BY_LIST = ITEMS.index("by_list")
 LARGE = 1 << 20

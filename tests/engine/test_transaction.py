@@ -19,8 +19,11 @@ from reactor.limits import Limits
 from reactor.schema.catalog import IndexDef
 from reactor.values.interval import FULL, Interval
 from reactor.values.order import encode_key, prefix_end
-from tests.engine.support import ITEMS, CalmDatabase, change, item, text
-from tests.simulation.model_store import ModelStore
+from tests.engine.support import ITEMS, change, item, text
+from tests.simulation.model_store import Database, ModelStore
+from tests.support.examples import examples
+
+pytestmark = pytest.mark.sqlite_only("a transaction over a snapshot in memory")
 
 T = TypeVar("T")
 
@@ -71,6 +74,13 @@ def rows_in(model: Model, index: IndexDef, lo: bytes, hi: bytes, reverse: bool) 
 
 def model_of(documents: dict[int, tuple[str, float]]) -> Model:
     return {item(number): text(item(number), *fields) for number, fields in documents.items()}
+
+
+class CalmDatabase(Database):
+    """Suspends nowhere, like a store in the same process."""
+
+    async def suspend(self, most: int = 3) -> None:
+        return
 
 
 def base_of(committed: Model, accepted: dict[int, tuple[str, float] | None]) -> tuple[Base, Model]:
@@ -161,7 +171,7 @@ class Machine:
         assert writes == {id: change(ITEMS, id, self.found.get(id), self.model.get(id)) for id in changed}
 
 
-@settings(max_examples=200)
+@settings(max_examples=examples(100))
 @given(DOCUMENTS, st.dictionaries(NUMBERS, st.none() | FIELDS, max_size=4), STEPS)
 def test_a_transaction_reads_all_layers_as_one_and_undoes_nested_writes(
     committed: dict[int, tuple[str, float]], accepted: dict[int, tuple[str, float] | None], steps: list[tuple[Any, ...]]

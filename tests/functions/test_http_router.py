@@ -12,6 +12,8 @@ from reactor import ActionCtx, Cors, HttpRouter
 from reactor.errors import CodeError
 from reactor.functions.http import router_in
 
+pytestmark = pytest.mark.sqlite_only("routes, of which no store hears")
+
 
 async def handler(ctx: ActionCtx, request: Request) -> Response:
     return Response()

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 
-import anyio
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -15,6 +15,7 @@ from reactor.testing import TestBackend
 from reactor.values import codec
 from tests.functions.app.schema import Item
 from tests.functions.support import APP
+from tests.support.examples import examples
 
 RANKS = range(6)
 Key = tuple[str, float, int]  # list, rank, and the number of the insert, which orders documents of one rank
@@ -71,11 +72,12 @@ class Watcher:
     def invalidated(self, subscription: Subscription[Outcome]) -> None:
         """Read below after every commit."""
 
-    def read(self) -> tuple[object, int]:
+    async def read(self) -> tuple[object, int]:
         """The result, and how many runs it took."""
         before = self._engine.live.runs
         pin = self._engine.pin()
-        outcome = self._subscription.at(pin)
+        result = self._subscription.at(pin)
+        outcome = await result if isinstance(result, asyncio.Future) else result
         pin.release()
         assert isinstance(outcome, Outcome)
         assert outcome.error is None
@@ -118,7 +120,7 @@ async def check(watched: list[Window], done: list[list[tuple[str, str | int, flo
         table = Table()
         watchers = [Watcher(t, window) for window in watched]
         for watcher in watchers:
-            watcher.read()
+            await watcher.read()
         for commit in done:
             keys = set(table.now.values())
 
@@ -130,7 +132,7 @@ async def check(watched: list[Window], done: list[list[tuple[str, str | int, flo
             after = set(table.now.values())
             for watcher in watchers:
                 window = watcher.window
-                result, runs = watcher.read()
+                result, runs = await watcher.read()
                 assert result == window.result(after)
                 touched = any(window.read(keys, key) for key in keys ^ after)
                 assert runs <= touched, f"{window} ran though nothing that it read was written"
@@ -138,9 +140,9 @@ async def check(watched: list[Window], done: list[list[tuple[str, str | int, flo
             watcher.close()
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(30), suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(windows, min_size=1, max_size=5, unique=True), commits)
 def test_live_queries_are_right_and_run_again_only_when_touched(
     watched: list[Window], done: list[list[tuple[str, str | int, float]]]
 ) -> None:
-    anyio.run(check, watched, done)
+    asyncio.run(check(watched, done))

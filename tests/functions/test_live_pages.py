@@ -16,6 +16,7 @@ from reactor.testing import TestBackend
 from tests.functions.app.app_functions import items
 from tests.functions.app.schema import Item
 from tests.functions.support import APP, fill
+from tests.support.examples import examples
 
 Page = PaginationResult[Item]
 
@@ -38,9 +39,10 @@ class LivePage:
     def invalidated(self, subscription: Subscription[Any]) -> None:
         """Results are read when they are looked at."""
 
-    def read(self) -> Page:
+    async def read(self) -> Page:
         pin = self._t._engine.pin()
-        outcome = self._subscription.at(pin)
+        result = self._subscription.at(pin)
+        outcome = await result if isinstance(result, asyncio.Future) else result
         pin.release()
         assert isinstance(outcome, Outcome)
         assert outcome.error is None, outcome.error
@@ -68,11 +70,11 @@ class Hook:
         self.descending = descending
         self.pages = [LivePage(t, descending, PaginationOptions(num_items=3, cursor=None, maximum_rows_read=budget))]
 
-    def results(self) -> list[Page]:
+    async def results(self) -> list[Page]:
         """The pages, split where they ask for it."""
         at, found = 0, []
         while at < len(self.pages):
-            page = self.pages[at].read()
+            page = await self.pages[at].read()
             if page.split_cursor is not None and (page.page_status is not None or len(page.page) > 6):
                 whole = self.pages[at]
                 self.pages[at : at + 1] = [
@@ -86,8 +88,8 @@ class Hook:
             at += 1
         return found
 
-    def more(self, num_items: int) -> None:
-        last = self.results()[-1]
+    async def more(self, num_items: int) -> None:
+        last = (await self.results())[-1]
         if not last.is_done:
             self.pages.append(self.pages[0].like(num_items=num_items, cursor=last.continue_cursor, end_cursor=None))
 
@@ -101,7 +103,7 @@ class Hook:
 
 async def check(hook: Hook, t: TestBackend) -> None:
     """The pages are, in order and once each, the documents from the beginning up to the last page's end."""
-    results = hook.results()
+    results = await hook.results()
     loaded = [item.id for page in results for item in page.page]
     everything = await t.run(lambda ctx: ctx.db.query(Item.by_list(list="a")).order("desc" if hook.descending else "asc").collect())
     assert loaded == [item.id for item in everything][: len(loaded)]
@@ -143,14 +145,14 @@ async def step(t: TestBackend, hooks: list[Hook], descending: bool, budget: int 
         case ("move", index, rank):
             await at(index, lambda ctx, item: ctx.db.patch(item.id, rank=rank))
         case ("more", num_items):
-            hooks[0].more(num_items)
+            await hooks[0].more(num_items)
         case ("reconnect",):
             hooks[0].reconnect()
         case ("another",):
             hooks.append(Hook(t, descending, budget))
 
 
-@settings(max_examples=50)
+@settings(max_examples=examples(30))
 @given(first=st.lists(RANKS, max_size=12), steps=STEPS, descending=st.booleans(), budget=st.sampled_from([None, 4]))
 def test_pages_have_no_gap_and_no_repeat_while_documents_come_and_go(
     first: list[float], steps: list[Any], descending: bool, budget: int | None

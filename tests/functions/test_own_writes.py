@@ -14,6 +14,7 @@ from reactor import Id, IndexRange, MutationCtx, gte, lt
 from reactor.testing import TestBackend
 from tests.functions.app.schema import Item
 from tests.functions.support import APP
+from tests.support.examples import examples
 
 LISTS = st.sampled_from(["a", "b"])
 RANKS = st.integers(0, 3).map(float)
@@ -107,7 +108,7 @@ async def check(ctx: MutationCtx, model: Model) -> None:
             assert (None if first is None else shown(first)) == (expected[0] if expected else None)
 
 
-@settings(max_examples=60)
+@settings(max_examples=examples(30))
 @given(committed=STEPS, own=STEPS)
 def test_own_writes_are_seen_in_every_kind_of_read_and_both_orders(committed: list[Any], own: list[Any]) -> None:
     async def scenario() -> None:
@@ -126,7 +127,7 @@ def test_own_writes_are_seen_in_every_kind_of_read_and_both_orders(committed: li
     asyncio.run(scenario())
 
 
-@settings(max_examples=40)
+@settings(max_examples=examples(20))
 @given(rows=st.lists(RANKS, max_size=8), own=st.lists(RANKS, min_size=1, max_size=8), after=st.integers(0, 4))
 def test_what_is_inserted_while_iterating_is_found_when_it_lies_ahead(rows: list[float], own: list[float], after: int) -> None:
     async def scenario() -> None:

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 
 from reactor.testing import TestBackend
+from tests.server import gates
 from tests.server.support import APP, SmallBackend
 
 
@@ -26,6 +27,12 @@ def no_other_app() -> Iterator[None]:
         del sys.modules[name]
     sys.modules.update(before)
     sys.path[:] = path
+
+
+@pytest.fixture(autouse=True)
+def no_gates() -> Iterator[None]:
+    yield
+    gates.forget()
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-__all__ = ["Gate", "gate", "turns"]
+__all__ = ["Gate", "forget", "gate", "turns"]
 
 
 class Gate:
@@ -30,8 +30,13 @@ _gates: dict[str, Gate] = {}
 
 
 def gate(name: str) -> Gate:
-    """The gate of this name. A test takes a name that no other has."""
+    """The gate of this name."""
     return _gates.setdefault(name, Gate())
+
+
+def forget() -> None:
+    """Have new gates from now on."""
+    _gates.clear()
 
 
 async def turns(count: int) -> None:

@@ -13,6 +13,8 @@ from reactor.errors import AuthenticationError, StoreReadOnly
 from reactor.server.admin import ANONYMOUS, Authenticator, key_file, load_admin_key
 from reactor.testing import TestBackend
 
+pytestmark = pytest.mark.sqlite_only("the key's file beside a SQLite database, and headers")
+
 KEY = "name|secret"
 
 

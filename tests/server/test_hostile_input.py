@@ -14,13 +14,18 @@ from hypothesis import strategies as st
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
+from tests.support.databases import Databases
+from tests.support.examples import examples
 from tests.support.server import Server
 from tests.support.socket import Socket
 from tests.support.waiting import eventually
 
+#: Of the tests below, those that nothing of the store has a part in.
+REFUSED_BEFORE = pytest.mark.sqlite_only("refused, or answered, before a store is asked")
+
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def server(databases: Databases, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     with Server(tmp_path_factory.mktemp("server")) as server:
         yield server
 
@@ -49,7 +54,7 @@ def client(server: Server) -> Iterator[Socket]:
 
 
 def call(server: Server, kind: str, path: str, args: Any) -> httpx.Response:
-    return httpx.post(f"{server.url}/api/{kind}", json={"path": path, "args": args, "format": "json"}, trust_env=False)
+    return httpx.post(f"{server.url}/api/{kind}", json={"path": path, "args": args, "format": "json"}, trust_env=False, verify=False)
 
 
 def failure(client: Socket, path: str, args: str) -> str:
@@ -64,6 +69,7 @@ def failure(client: Socket, path: str, args: str) -> str:
 NESTED = '[{"name":"x","content":' + "[" * 64 + "]" * 64 + "}]"
 
 
+@REFUSED_BEFORE
 @pytest.mark.parametrize(
     ("path", "args", "says"),
     [
@@ -95,6 +101,7 @@ def test_a_call_that_cannot_be_made_fails_alone(client: Socket, path: str, args:
     assert client.receive("MutationResponse")["success"]
 
 
+@REFUSED_BEFORE
 def test_arguments_nested_too_deep_fail_alone(client: Socket) -> None:
     assert "nest" in failure(client, "values:store", NESTED)
 
@@ -107,6 +114,7 @@ def test_an_id_of_another_table_is_named(server: Server, client: Socket) -> None
     assert "'counters'" in error
 
 
+@REFUSED_BEFORE
 @pytest.mark.parametrize("n", ["9007199254740994", "1e300", "1.5", "-9007199254740994"])
 def test_an_integer_is_whole_and_one_that_a_float_holds_exactly(server: Server, n: str) -> None:
     answer = call(server, "query", "values:next_int", {"n": json.loads(n)}).json()
@@ -115,6 +123,7 @@ def test_an_integer_is_whole_and_one_that_a_float_holds_exactly(server: Server, 
     assert call(server, "query", "values:next_int", {"n": 2**53 - 1}).json()["value"] == 2**53
 
 
+@REFUSED_BEFORE
 @pytest.mark.parametrize(
     "frame",
     [
@@ -184,6 +193,7 @@ def test_unknown_fields_and_events_are_nothing(client: Socket) -> None:
     assert client.receive("MutationResponse")["success"]
 
 
+@pytest.mark.sqlite_only("the bounds of a connection; ten thousand runs over Postgres take long")
 def test_thousands_of_subscriptions_on_one_socket_are_served_up_to_the_limit(client: Socket) -> None:
     adds = [{"type": "Add", "queryId": id, "udfPath": "counters:get", "args": [{"name": f"many {id}"}]} for id in range(10_001)]
     client.send(type="ModifyQuerySet", baseVersion=0, newVersion=1, modifications=adds[:10_000])
@@ -259,12 +269,14 @@ def test_clients_without_parts_get_a_message_over_16_mib_in_smaller_frames(serve
     assert [len(item["value"]) for item in message["modifications"]] == [5_000_000] * 2
 
 
+@REFUSED_BEFORE
 def test_a_connection_that_says_nothing_is_pinged_not_dropped(server: Server) -> None:
     with Socket(server.url) as silent:
         assert silent.receive("Ping")
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@REFUSED_BEFORE
+@settings(max_examples=examples(30), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.lists(
         st.one_of(
@@ -301,6 +313,7 @@ def test_no_sequence_of_frames_harms_the_server(server: Server, frames: list[str
     assert "Traceback" not in server.output()
 
 
+@REFUSED_BEFORE
 def test_an_upgrade_with_a_version_that_is_none_is_refused(server: Server) -> None:
     headers = {
         "Upgrade": "websocket",
@@ -308,10 +321,11 @@ def test_an_upgrade_with_a_version_that_is_none_is_refused(server: Server) -> No
         "Sec-WebSocket-Version": "13",
         "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
     }
-    reply = httpx.get(f"{server.url}/api/latest/sync", headers=headers, trust_env=False)
+    reply = httpx.get(f"{server.url}/api/latest/sync", headers=headers, trust_env=False, verify=False)
     assert (reply.status_code, reply.json()["code"]) == (400, "InvalidClientVersion")
 
 
+@REFUSED_BEFORE
 @pytest.mark.parametrize(
     ("body", "status", "code"),
     [
@@ -331,11 +345,14 @@ def test_an_upgrade_with_a_version_that_is_none_is_refused(server: Server) -> No
     ids=lambda value: str(value)[:50],
 )
 def test_a_request_that_is_no_call_gets_a_code_and_a_message(server: Server, body: bytes, status: int, code: str) -> None:
-    reply = httpx.post(f"{server.url}/api/mutation", content=body, headers={"content-type": "application/json"}, trust_env=False)
+    reply = httpx.post(
+        f"{server.url}/api/mutation", content=body, headers={"content-type": "application/json"}, trust_env=False, verify=False
+    )
     assert (reply.status_code, reply.json()["code"]) == (status, code)
     assert reply.json()["message"]
 
 
+@REFUSED_BEFORE
 @pytest.mark.parametrize("garbage", [b"\x00" * 1000, b"GET / HTTP/9.9\r\n\r\n", b"POST /api/query HTTP/1.1\r\nContent-Length: -5\r\n\r\n"])
 def test_what_is_not_http_is_cut_off(server: Server, garbage: bytes) -> None:
     with socket.create_connection(("127.0.0.1", server.port), timeout=20) as raw:

@@ -18,7 +18,7 @@ from reactor.testing import TestBackend
 from tests.server.gates import gate
 from tests.support.waiting import eventually_async
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.sqlite_only("connections, whatever the store")]
 
 APP = Path(__file__).parent / "http_app"
 IMPATIENT = replace(DEFAULT_LIMITS, silent_request_s=0.3)

@@ -11,7 +11,7 @@ import pytest
 from reactor.testing import TestBackend
 from tests.server.support import ADMIN_KEY, call, post
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.sqlite_only("requests that are answered before a store is asked")]
 
 ADMIN = f"Convex {ADMIN_KEY}"
 

@@ -20,7 +20,7 @@ from reactor.server import logs as module
 from reactor.server.logs import Logs, console_logging
 from tests.support.waiting import eventually_async
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.sqlite_only("what is printed, whatever the store")]
 
 
 class Terminal:

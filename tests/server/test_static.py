@@ -13,7 +13,7 @@ from reactor.server.static import find_static
 from reactor.testing import TestBackend
 from tests.server.support import ADMIN_KEY, APP
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.sqlite_only("files of a page, of which no store hears")]
 
 
 @pytest.fixture

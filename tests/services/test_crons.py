@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 import random
 import re
 from collections.abc import AsyncIterator, Callable
@@ -27,11 +26,12 @@ from tests.services.app.app_functions import jobs
 from tests.services.app.schema import Trace
 from tests.services.conftest import APP
 from tests.services.nodes import Node
+from tests.support.examples import examples
 from tests.support.waiting import eventually_async
 
 pytestmark = pytest.mark.anyio
 
-SEEDS = range(100 if os.environ.get("REACTOR_TEST_LONG") else 5)
+SEEDS = range(examples(3, 100))
 BERLIN = ZoneInfo("Europe/Berlin")
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -46,6 +46,7 @@ def times(spec: Clock, after: datetime, count: int) -> list[str]:
     return found
 
 
+@pytest.mark.sqlite_only("clocks, of which no store hears")
 class TestSpec:
     @pytest.mark.parametrize(
         ("spec", "expected"),
@@ -112,6 +113,7 @@ class TestSpec:
         assert parse_spec(str(spec)) == spec
 
 
+@pytest.mark.sqlite_only("declarations, of which no store hears")
 class TestDeclaring:
     @pytest.mark.parametrize(
         ("declare", "spec"),
@@ -336,6 +338,7 @@ class TestRunning:
                         node.turn()
                 for _ in range(chance.randrange(12)):
                     await asyncio.sleep(0)
+                    await t._engine.catch_up()  # takes as long as any statement, where those take time
                 if chance.random() < 0.8:
                     await t._engine._committer.drain()  # else the clock is faster than the disk
                 t.runtime.advance(timedelta(seconds=chance.choice([0, 0.5, 1])))

@@ -32,6 +32,7 @@ from reactor.testing import TestBackend
 from tests.services.app.app_functions import jobs
 from tests.services.app.schema import Trace
 from tests.services.conftest import APP
+from tests.support.examples import examples
 
 pytestmark = pytest.mark.anyio
 
@@ -415,7 +416,7 @@ class TestCancel:
         assert await t.query(jobs.traces) == []
 
 
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", range(examples(6, 200)))
 async def test_random_schedules_run_once_each_at_their_time_in_order(seed: int, anyio_backend: str) -> None:
     """Against a model: a list of (time, key), some of them canceled before they are due."""
     chance = random.Random(seed)

@@ -23,7 +23,7 @@ from reactor.testing import VirtualRuntime
 from tests.support.issuer import Issuer, jwk_of, new_key, private_key
 from tests.support.waiting import eventually_async
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.sqlite_only("tokens and keys, of which no store hears")]
 
 
 class Verifier(Tokens):

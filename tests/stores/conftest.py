@@ -2,54 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import pytest
 
 from reactor.engine.store import Store
-from reactor.stores.postgres import PostgresStore
-from reactor.stores.sqlite import SqliteStore
 from tests.stores.library import Book, Library, Reader, catalog_of, push
-from tests.support.postgres import database
+from tests.support.databases import Databases
 
 
-class Place(Protocol):
+@dataclass(frozen=True)
+class Place:
     """Where a database is. Opened again after a close, it is the same one."""
 
-    async def open(self) -> Store: ...
-
-
-class SqlitePlace:
-    def __init__(self, folder: Path) -> None:
-        self.path = folder / "reactor.db"
+    databases: Databases
+    address: str
 
     async def open(self) -> Store:
-        return SqliteStore.open(self.path)
-
-
-class PostgresPlace:
-    def __init__(self, url: str) -> None:
-        self.url = url
-
-    async def open(self) -> Store:
-        return await PostgresStore.open(self.url)
+        return await self.databases.open(self.address)
 
 
 @pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture(params=["sqlite", "postgres"])
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
+def place(databases: Databases, tmp_path: Path) -> Place:
     """An empty place."""
-    if request.param == "sqlite":
-        yield SqlitePlace(tmp_path)
-    else:
-        with database(request.getfixturevalue("postgres_url")) as url:
-            yield PostgresPlace(url)
+    return Place(databases, databases.new(tmp_path))
 
 
 @pytest.fixture

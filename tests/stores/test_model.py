@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 
 from reactor.engine.store import StoreSnapshot, Ts
 from reactor.schema.catalog import Table
-from reactor.stores.sqlite import SqliteStore
 from reactor.values.interval import END
 from tests.stores.library import Book, Library, catalog_of, push
+from tests.support.databases import Databases
+from tests.support.examples import examples
 
 NAMES = st.sampled_from(["", "a", "a\0", "aa", "b", "é", "\U0001f600"])
 STEPS = st.lists(
@@ -37,9 +38,10 @@ async def check(snapshot: StoreSnapshot, table: Table, model: dict[str, str], a:
         assert [(row.key, row.id, row.json) for row in rows] == [(key, keys[key], model[keys[key]]) for key in wanted]
 
 
-async def run(steps: list[tuple[str, Any]]) -> None:
-    store = SqliteStore.temporary()
-    library = Library(store, await push(store, catalog_of(Book)))
+async def run(databases: Databases, steps: list[tuple[str, Any]]) -> None:
+    catalog = catalog_of(Book)
+    store = await databases.open_with(catalog)
+    library = Library(store, await push(store, catalog))
     slots: dict[int, str] = {}  # ten documents that come and go
     pins: list[tuple[StoreSnapshot, dict[str, str]]] = []
     for kind, what in steps:
@@ -84,7 +86,7 @@ async def run(steps: list[tuple[str, Any]]) -> None:
     await store.close()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(30))
 @given(steps=STEPS)
-def test_a_store_reads_as_dictionaries_would(steps: list[tuple[str, Any]]) -> None:
-    asyncio.run(run(steps))
+def test_a_store_reads_as_dictionaries_would(databases: Databases, steps: list[tuple[str, Any]]) -> None:
+    asyncio.run(run(databases, steps))

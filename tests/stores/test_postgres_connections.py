@@ -8,7 +8,7 @@ from reactor.errors import StoreError, StoreUnavailable
 from reactor.stores.postgres_connections import Connections, Server
 from tests.support.server import free_port
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.postgres_only("what is Postgres's own")]
 
 
 async def test_an_address_that_cannot_be_is_not_taken_for_a_database_that_is_away() -> None:

@@ -15,7 +15,7 @@ from reactor.stores.postgres_follower import Follower
 from tests.stores.library import Book, Library, catalog_of, push, titles
 from tests.support.postgres import database
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.postgres_only("what is Postgres's own")]
 
 
 class PlainBook(Document, table="books"):

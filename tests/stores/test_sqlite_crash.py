@@ -13,7 +13,7 @@ from reactor.engine.store import LogEntry, RequestKey, Ts
 from reactor.stores.sqlite import SqliteStore
 from tests.stores.library import Book, catalog_of, titles
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.sqlite_only("what is SQLite's own")]
 
 
 def write_until_killed(path: Path, groups: int) -> list[int]:

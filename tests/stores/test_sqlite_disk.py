@@ -15,7 +15,7 @@ from reactor.stores.sqlite import SqliteStore
 from tests.stores.faulty_disk import FaultyDisk, faulty_disk
 from tests.stores.library import Book, Library, catalog_of, push, titles
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.sqlite_only("what is SQLite's own")]
 
 
 @pytest.fixture

@@ -20,6 +20,8 @@ from reactor.stores.sqlite import SqliteStore
 from reactor.stores.sqlite_file import MIGRATIONS, DatabaseFile, load_migrations
 from tests.stores.library import Book, Library, catalog_of, push, titles
 
+pytestmark = pytest.mark.sqlite_only("what is SQLite's own")
+
 NOBODY = 65534
 
 

@@ -16,7 +16,7 @@ from reactor.stores.sqlite import SqliteStore
 from reactor.stores.sqlite_tables import UPDATE_VARIANTS
 from tests.stores.library import Book, Library, catalog_of, push, titles
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.sqlite_only("what is SQLite's own")]
 
 
 class PlainBook(Document, table="books"):

@@ -12,7 +12,7 @@ import pytest
 from reactor.stores.sqlite import SqliteStore
 from tests.stores.library import Book, Library, catalog_of, push, titles
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.sqlite_only("what is SQLite's own")]
 
 PAGES = 200
 RETRY = 20

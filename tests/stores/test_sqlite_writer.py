@@ -15,7 +15,7 @@ from reactor.stores.sqlite import SqliteStore
 from reactor.stores.turns import Turns
 from tests.stores.library import Book, Library, catalog_of, push, titles
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.sqlite_only("what is SQLite's own")]
 
 
 class TestTurns:

