@@ -28,7 +28,7 @@ $(VENV)/.installed: pyproject.toml
 	touch $@
 
 %/node_modules/.installed: %/package.json %/package-lock.json
-	cd $* && npm ci --no-progress --loglevel=error
+	cd $* && npm ci --prefer-offline --no-audit --no-progress --loglevel=error
 	touch $@
 
 web: $(PAGE)/dist/index.html
@@ -41,8 +41,9 @@ dev: install web
 	$(BIN)/reactor dev --static $(PAGE)/dist $(ARGS)
 
 # The tests start a Postgres of their own for each worker; REACTOR_TEST_POSTGRES_URL names one that runs already.
+# Three workers for two cores: many tests wait for processes, and for time to pass.
 test: check web chromium $(PEERS)/node_modules/.installed
-	$(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder $(ARGS)
+	$(BIN)/pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: install
 	$(BIN)/ruff check

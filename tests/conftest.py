@@ -25,8 +25,8 @@ settings.load_profile("long" if LONG else "default")
 BOTH_STORES = ("client", "clients", "contrib", "engine", "functions", "server", "services", "stores", "webhooks")
 
 
-#: The folders whose tests start processes and wait for them. They come first: each of two workers takes the next file when it is
-#: through with one, and the short ones at the end keep both busy.
+#: The folders whose tests start processes and wait for them. They come first: each worker takes the next file when it is
+#: through with one, and the short ones at the end keep all busy.
 LONG_FIRST = ("cluster", "acceptance", "benchmarks", "cli", "clients", "docs", "types", "client", "simulation")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -51,7 +52,7 @@ def test_each_run_is_a_line_with_its_duration_and_what_it_printed(server: Server
     output = eventually(lambda: server.output() if "notes:texts" in server.output() else "", "the line")
     mutation, printed, query = output.splitlines()[-3:]
     assert "mutation notes:add" in mutation
-    assert mutation.endswith(" ms")
+    assert re.search(r" \d+\.\d ms read 0 \(0 B\), wrote 1 \(\d+ B\) \[\w+\]$", mutation)
     assert printed.strip() == "[LOG] 'adding one'"
     assert "query    notes:texts" in query
 

@@ -24,6 +24,7 @@ from reactor.schema.catalog import Catalog, Table
 from reactor.testing import VirtualRuntime
 from reactor.values.interval import FULL
 from tests.simulation.ledger import document_id
+from tests.simulation.model_store import Database
 from tests.support.databases import Databases
 
 
@@ -76,6 +77,13 @@ async def put(tx: Transaction, number: int, list: str = "a", rank: float = 0.0, 
 async def rank(tx: Transaction, number: int) -> float | None:
     row = await tx.get(ITEMS, item(number))
     return None if row is None else float(orjson.loads(row.json)["rank"])
+
+
+class CalmDatabase(Database):
+    """Suspends nowhere, like a store in the same process."""
+
+    async def suspend(self, most: int = 3) -> None:
+        return
 
 
 class _Activity:
@@ -183,14 +191,15 @@ async def opened(databases: Databases, catalog: Catalog = CATALOG) -> AsyncItera
 
 
 @contextlib.asynccontextmanager
-async def running(store: GatedStore, catalog: Catalog = CATALOG, **limits: Any) -> AsyncIterator[Engine]:
+async def running(store: GatedStore | Store, catalog: Catalog = CATALOG, **limits: Any) -> AsyncIterator[Engine]:
     engine = Engine(cast(Store, store), catalog, VirtualRuntime(1_000_000_000), Limits(**limits))
     await engine.start()
     try:
         await engine.push(catalog)
         yield engine
     finally:
-        store.gate.set()
+        if isinstance(store, GatedStore):
+            store.gate.set()
         await engine.stop()
 
 

@@ -19,8 +19,8 @@ from reactor.limits import Limits
 from reactor.schema.catalog import IndexDef
 from reactor.values.interval import FULL, Interval
 from reactor.values.order import encode_key, prefix_end
-from tests.engine.support import ITEMS, change, item, text
-from tests.simulation.model_store import Database, ModelStore
+from tests.engine.support import ITEMS, CalmDatabase, change, item, text
+from tests.simulation.model_store import ModelStore
 from tests.support.examples import examples
 
 pytestmark = pytest.mark.sqlite_only("a transaction over a snapshot in memory")
@@ -74,13 +74,6 @@ def rows_in(model: Model, index: IndexDef, lo: bytes, hi: bytes, reverse: bool) 
 
 def model_of(documents: dict[int, tuple[str, float]]) -> Model:
     return {item(number): text(item(number), *fields) for number, fields in documents.items()}
-
-
-class CalmDatabase(Database):
-    """Suspends nowhere, like a store in the same process."""
-
-    async def suspend(self, most: int = 3) -> None:
-        return
 
 
 def base_of(committed: Model, accepted: dict[int, tuple[str, float] | None]) -> tuple[Base, Model]:

@@ -263,6 +263,7 @@ async def test_a_client_that_has_seen_a_newer_database_is_sent_away_to_try_again
         assert await client.closed() == (1011, "InternalServerError", None)
 
 
+@pytest.mark.sqlite_only("its snapshot is made to fail; tests/cluster ends a real Postgres")
 @pytest.mark.parametrize("waits", [False, True])
 async def test_a_client_whose_queries_find_no_database_is_sent_away_to_ask_again(
     t: TestBackend, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, waits: bool
