@@ -69,6 +69,10 @@ uvicorn.run(app, port=int(sys.argv[1]), log_level="error", access_log=False, lif
 """
 
 
+#: Clients of the cases that no target is about.
+FEW = 4
+
+
 class Case(NamedTuple):
     """One measurement of a server.
 
@@ -83,7 +87,9 @@ class Case(NamedTuple):
 
 
 def cases(generator: Generator, transport: Transport) -> list[Case]:
-    return [Case(generator, transport, 1, 0.0)] + [Case(generator, transport, clients, zipf) for clients in (4, 64) for zipf in (0.0, 1.5)]
+    return [Case(generator, transport, 1, 0.0)] + [
+        Case(generator, transport, clients, zipf) for clients in (FEW, 64) for zipf in (0.0, 1.5)
+    ]
 
 
 NODES = {"reactor, Postgres": 1, "reactor, Postgres, 2 nodes": 2}
@@ -169,14 +175,17 @@ def postgres(folder: Path) -> Iterator[tuple[str, list[int]]]:
 
 
 class Benchmark:
-    def __init__(self, seconds: float, accounts: int) -> None:
+    def __init__(self, seconds: float, accounts: int, *, quick: bool = False) -> None:
         self.seconds = seconds
+        self.quick = quick
         self.warmup_s = min(2.0, seconds)  # until the code of a Node program is compiled
         self.accounts = accounts
         self.report = Report("transfer", *COLUMNS)
 
     def measure(self, name: str, server: Server, these: Iterable[Case]) -> None:
         for case in these:
+            if self.quick and case.clients == FEW:
+                continue
             load = Load(server.port, case.generator, case.transport, case.clients, self.accounts, case.zipf, self.seconds, self.warmup_s)
             result, cpu_us = run(load, server.cpu_seconds)
             self.report.row(server=name, **case._asdict(), server_cpu_us=cpu_us, **asdict(result))
@@ -237,8 +246,9 @@ class Benchmark:
 def main() -> None:
     parser = options_of(__doc__, seconds=5)
     parser.add_argument("--accounts", type=int, default=100_000)
+    parser.add_argument("--quick", action="store_true", help="leave out 4 clients, about which no target is")
     options = parser.parse_args()
-    benchmark = Benchmark(options.seconds, options.accounts)
+    benchmark = Benchmark(options.seconds, options.accounts, quick=options.quick)
     with does_nothing() as server:
         benchmark.measure("does nothing", server, [case for case in HTTP if case.zipf == 0])
     # In the current folder and not in /tmp, which may be memory: a commit has to meet a disk.

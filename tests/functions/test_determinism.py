@@ -14,7 +14,7 @@ from reactor.testing import TestBackend
 from tests.functions.app.app_functions import clocks, outside
 from tests.functions.support import APP, call, ranks
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.sqlite_only("what functions may call, whatever the store")]
 
 NOON = datetime(2030, 2, 3, 12, 34, 56, 500_000, tzinfo=UTC)
 

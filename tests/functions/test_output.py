@@ -10,7 +10,7 @@ from reactor import Limits
 from reactor.testing import TestBackend
 from tests.functions.support import APP, call
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.sqlite_only("what is printed, whatever the store")]
 
 
 async def test_lines_carry_their_level() -> None:

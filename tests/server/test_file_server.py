@@ -18,7 +18,10 @@ from reactor.limits import DEFAULT_LIMITS
 from reactor.testing import TestBackend
 from tests.server.support import APP, SmallBackend
 
-pytestmark = pytest.mark.anyio
+pytestmark = [
+    pytest.mark.anyio,
+    pytest.mark.sqlite_only("content is on the disk, whatever the store; functions/test_storage.py has what is stored of it"),
+]
 
 TEN = b"0123456789"
 DIGEST = base64.b64encode(hashlib.sha256(TEN).digest()).decode()

@@ -13,7 +13,7 @@ from reactor.functions.outcome import RunRecord
 from reactor.limits import DEFAULT_LIMITS
 from reactor.testing import TestBackend
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.sqlite_only("requests and answers, whatever the store")]
 
 APP = Path(__file__).parent / "http_app"
 SMALL = replace(DEFAULT_LIMITS, http_action_body_bytes=1000, action_time_s=0.2, http_actions_running=2)
