@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+import asyncpg
 import pytest
 
 from reactor.engine.committer import Answer, Committed
@@ -366,6 +367,17 @@ async def test_a_mutation_gives_up_and_says_which_table_was_in_its_way(store: Ga
         assert (attempts, await ranks(engine)) == (3, {item(1): 3.0})
 
 
+async def locked_out(url: str) -> None:
+    """Wait until another waits for the head of this database."""
+    connection = await asyncpg.connect(url)
+    async with asyncio.timeout(20):
+        while not await connection.fetchval(
+            "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+        ):
+            await asyncio.sleep(0)
+    await connection.close()
+
+
 @pytest.mark.postgres_only("there is no other node over SQLite")
 async def test_what_another_node_committed_makes_a_mutation_run_again_and_what_built_on_it_too(
     databases: Databases, tmp_path: Path
@@ -377,7 +389,7 @@ async def test_what_another_node_committed_makes_a_mutation_run_again_and_what_b
         first = mutation(engine, putting(5))
         await store.writing.wait()
         theirs = mutation(other, putting(1, rank=4.0))
-        await settled()
+        await locked_out(str(address))
         # The next group comes after the other node's commit, which this one has not heard of.
         body = Pausing()
         body.go.set()
