@@ -1,4 +1,7 @@
-"""Asking the running server of a database, as its admin."""
+"""Asking the running server of a database, as its admin.
+
+Commands that it answers import no server: what they need without one is imported then.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +12,7 @@ from typing import Any, TypeVar
 import httpx
 
 from reactor.errors import ReactorError, StoreLocked
-from reactor.server.admin import key_file
-from reactor.server.node import address_file
+from reactor.server.beside import address_file, key_file
 
 __all__ = ["ask_server", "on_server_or_here"]
 

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import orjson
 
 from reactor.cli.admin import ask_server, on_server_or_here
-from reactor.cli.serving import run_loop
 from reactor.errors import ReactorError
-from reactor.functions.identity import Caller
-from reactor.functions.outcome import Outcome
-from reactor.server.app import open_backend
-from reactor.server.logs import Logs
 from reactor.server.settings import Settings
-from reactor.values import codec
+
+if TYPE_CHECKING:
+    from reactor.functions.outcome import Outcome
 
 __all__ = ["run"]
 
@@ -51,6 +49,12 @@ def _on_server(path: str, args: object, database: Path) -> bytes | None:
 
 def _here(path: str, args: bytes, settings: Settings) -> bytes:
     """The result by a backend that lives as long as the call."""
+    from reactor.cli.serving import run_loop
+    from reactor.functions.identity import Caller
+    from reactor.server.app import open_backend
+    from reactor.server.logs import Logs
+    from reactor.values import codec
+
     outcomes: list[Outcome] = []
 
     async def call() -> None:

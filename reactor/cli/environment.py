@@ -10,10 +10,7 @@ from pathlib import Path
 from dotenv import dotenv_values
 
 from reactor.cli.admin import ask_server, on_server_or_here
-from reactor.cli.database import open_database
-from reactor.cli.serving import run_loop
 from reactor.errors import EnvironmentVariableError
-from reactor.functions.environment import change_variables, variables
 from reactor.server.settings import Settings
 
 __all__ = ["change", "load", "read_value", "show", "show_all"]
@@ -92,6 +89,10 @@ def _variables(settings: Settings) -> Mapping[str, str]:
 
 def _on_database(settings: Settings, changes: Mapping[str, str | None]) -> Mapping[str, str]:
     """Change the database that no server has open."""
+    from reactor.cli.database import open_database
+    from reactor.cli.serving import run_loop
+    from reactor.functions.environment import change_variables, variables
+
     found: dict[str, str] = {}
 
     async def work() -> None:

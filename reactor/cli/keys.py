@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from reactor.cli.admin import ask_server, on_server_or_here
-from reactor.cli.database import open_database
-from reactor.cli.serving import run_loop
-from reactor.server.admin_keys import AdminKeys
 from reactor.server.settings import Settings
+
+if TYPE_CHECKING:
+    from reactor.server.admin_keys import AdminKeys
 
 __all__ = ["create", "revoke", "show"]
 
@@ -63,6 +63,10 @@ def _ask(settings: Settings, method: str, route: str, body: object, here: Callab
 
 
 def _here(settings: Settings, ask: Callable[[AdminKeys], Awaitable[Any]]) -> Any:
+    from reactor.cli.database import open_database
+    from reactor.cli.serving import run_loop
+    from reactor.server.admin_keys import AdminKeys
+
     answers: list[Any] = []
 
     async def run() -> None:

@@ -21,9 +21,10 @@ from reactor.functions.identity import STANDARD_CLAIMS, Identity
 from reactor.functions.providers import Declared, Provider, providers_with
 from reactor.functions.runner import Runner
 from reactor.server.admin_keys import AdminKeys
+from reactor.server.beside import key_file
 from reactor.services.auth.tokens import Tokens, Verified
 
-__all__ = ["ANONYMOUS", "Authenticator", "Credentials", "admin_key_of", "key_file", "load_admin_key"]
+__all__ = ["ANONYMOUS", "Authenticator", "Credentials", "admin_key_of", "load_admin_key"]
 
 
 class Credentials(NamedTuple):
@@ -43,11 +44,6 @@ logger = logging.getLogger(__name__)
 ANONYMOUS = Credentials(None, False)
 
 _BOOLEANS = {"email_verified", "phone_number_verified"}
-
-
-def key_file(database: Path) -> Path:
-    """Where the admin key of a database is kept: beside it."""
-    return database.with_name(f"{database.name}-admin-key")
 
 
 def admin_key_of(secret: bytes, instance_name: str) -> str:

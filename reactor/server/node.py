@@ -16,18 +16,14 @@ import uvicorn
 
 from reactor.errors import ReactorError
 from reactor.server.app import Backend
+from reactor.server.beside import address_file
 from reactor.server.uvicorn_http import HttpProtocol
 from reactor.server.uvicorn_socket import WebSocketProtocol
 
-__all__ = ["address_file", "address_left", "bind", "serve", "url_of"]
+__all__ = ["address_left", "bind", "serve", "url_of"]
 
 #: Longer than clients and proxies keep an idle connection: who closes first must not be the server, or a request may meet it.
 KEEP_ALIVE_S = 75
-
-
-def address_file(database: Path) -> Path:
-    """Where a running server of a database leaves its address, for ``reactor run``."""
-    return database.with_name(f"{database.name}-server")
 
 
 def bind(host: str, port: int) -> socket.socket:

@@ -10,7 +10,8 @@ import orjson
 import pytest
 
 from reactor.errors import AuthenticationError, StoreReadOnly
-from reactor.server.admin import ANONYMOUS, Authenticator, key_file, load_admin_key
+from reactor.server.admin import ANONYMOUS, Authenticator, load_admin_key
+from reactor.server.beside import key_file
 from reactor.testing import TestBackend
 
 pytestmark = pytest.mark.sqlite_only("the key's file beside a SQLite database, and headers")
