@@ -125,13 +125,14 @@ async def node(urls: tuple[str, str]) -> AsyncIterator[Node]:
 
 async def ask(url: str, sql: str) -> object:
     while True:
-        connection = await asyncpg.connect(url)
         try:
-            return await connection.fetchval(sql)
+            connection = await asyncpg.connect(url)
+            try:
+                return await connection.fetchval(sql)
+            finally:
+                await connection.close()
         except (asyncpg.SerializationError, asyncpg.ConnectionDoesNotExistError):
-            continue  # it stood in the way of what the standby replays
-        finally:
-            await connection.close()
+            continue  # it stood in the way of what the standby replays: connecting asks it something too
 
 
 async def reads(url: str) -> int:
