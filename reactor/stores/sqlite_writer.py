@@ -1,9 +1,13 @@
 """Writing on SQLite: one transaction after another, on one connection.
 
-**Statements run on the event loop, only COMMIT runs in a thread.** COMMIT waits for the disk. The statements before it do
-not (8 µs for a document and its log row), and each of them gives Python's lock away: a thread that runs some hundred of
-them beside a busy event loop waits up to 5 ms for the lock every time. A group of 64 commits took 1.2 s that way; it takes
-2 ms this way. Statements that are long in themselves (building an index, trimming) are few, and do run in the thread.
+**Statements run on the event loop.** They do not wait for the disk (8 µs for a document and its log row), and each of them
+gives Python's lock away: a thread that runs some hundred of them beside a busy event loop waits up to 5 ms for the lock every
+time. A group of 64 commits took 1.2 s that way; it takes 2 ms this way. Statements that are long in themselves (building an
+index, trimming) are few, and do run in a thread.
+
+**COMMIT waits for the disk: on the loop where that answers at once, in a thread where it does not.** A thread costs more than
+the wait for a good disk: some 400 µs until it has run, has the lock again and has woken the loop. It is the disk that decides:
+see ``ON_LOOP_S`` and ``BLOCKED``.
 """
 
 from __future__ import annotations
@@ -29,6 +33,11 @@ T = TypeVar("T")
 #: Statements of one transaction run this long between two turns of the event loop.
 BREATH_S = 0.002
 
+#: COMMIT waits on the event loop as long as it takes no longer than this.
+ON_LOOP_S = 0.001
+#: The part of the time for which slower ones may hold the loop up, to find out whether the disk has become fast.
+BLOCKED = 0.01
+
 #: How long to wait for another program's transaction; ours never meet.
 BUSY_TIMEOUT_S = 5.0
 BUSY_RETRY_S = 0.02
@@ -53,10 +62,11 @@ class Writer:
         self.wal_pages = 0
         self.groups = Histogram(DURATION_S)
         self.commits = Histogram(DURATION_S)
+        self._in_threads_until = 0.0  # monotonic
         self.connection.set_wal_hook(self._committed)
 
     async def run(self, turn: Turn, work: Callable[[apsw.Connection], Iterator[None]], *, synced: bool = True) -> None:
-        """Run ``work`` on the event loop, in pieces between which it yields, and commit in a thread.
+        """Run ``work`` on the event loop, in pieces between which it yields, and commit.
 
         Args:
             synced: whether to wait for the disk. Without it a power failure may undo the transaction, until the next
@@ -74,7 +84,10 @@ class Writer:
                 if time.perf_counter() > until:
                     await turn.breathe()
                     until = time.perf_counter() + BREATH_S
-            await self.in_thread(turn, self._commit)
+            if time.monotonic() < self._in_threads_until:
+                await self.in_thread(turn, self._commit)
+            else:
+                self._commit_on_loop()
             self.groups.add(time.perf_counter() - started)
         except BaseException as error:
             self._abandon(error)
@@ -122,8 +135,17 @@ class Writer:
                 raise store_error(error, self._file.path) from error
             await turn.wait(asyncio.ensure_future(asyncio.sleep(BUSY_RETRY_S)))
 
+    def _commit_on_loop(self) -> None:
+        """The next ones run in threads if the disk does not answer at once."""
+        started = time.monotonic()
+        try:
+            self._commit()
+        finally:
+            ended = time.monotonic()
+            if ended - started > ON_LOOP_S:
+                self._in_threads_until = ended + (ended - started) / BLOCKED
+
     def _commit(self) -> None:
-        """In a thread."""
         connection = self.connection
         started = time.perf_counter()
         try:

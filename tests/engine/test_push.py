@@ -139,7 +139,7 @@ async def serves_as_before(engine: Engine, old: Catalog) -> None:
 
 
 async def test_a_new_index_has_every_document_while_writes_go_on(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(backfill, "STEP", 7)
+    monkeypatch.setattr(backfill, "STEP", 1)
     engine, _ = shop
     for number in range(100):
         await write(engine, number, float(number))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -13,7 +14,7 @@ NAME = "faulty"
 
 class FaultyDisk:
     """Set ``full``, ``failing`` or ``refusing`` to the ending of the names of files ("" for all) that then cannot be
-    written, synced or opened; ``room`` to the bytes that can still be written.
+    written, synced or opened; ``room`` to the bytes that can still be written. ``waited`` are the threads that waited for it.
     """
 
     def __init__(self) -> None:
@@ -21,6 +22,7 @@ class FaultyDisk:
         self.room: int | None = None
         self.failing: str | None = None
         self.refusing: str | None = None
+        self.waited: list[int] = []
 
     def write(self, name: str, size: int) -> None:
         if self.full is not None and name.endswith(self.full):
@@ -31,6 +33,7 @@ class FaultyDisk:
             self.room -= size
 
     def sync(self, name: str) -> None:
+        self.waited.append(threading.get_ident())
         if self.failing is not None and name.endswith(self.failing):
             raise apsw.IOError("broken")
 

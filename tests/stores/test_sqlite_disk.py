@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import logging
+import threading
+import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import apsw
 import pytest
@@ -194,3 +197,39 @@ def test_a_disk_that_cannot_be_written_says_so_at_opening(disk: FaultyDisk, tmp_
     with pytest.raises((StoreReadOnly, StoreCorrupt)) as caught:
         SqliteStore.open(tmp_path / "reactor.db")
     assert str(tmp_path / "reactor.db") in str(caught.value)
+
+
+async def test_the_loop_waits_for_a_disk_that_answers_at_once_and_a_thread_for_another(
+    library: Library[SqliteStore], disk: FaultyDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def on_loop() -> bool:
+        disk.waited.clear()
+        await library.put(library.add("Emma"))
+        return set(disk.waited) == {threading.get_ident()}
+
+    monkeypatch.setattr("reactor.stores.sqlite_writer.ON_LOOP_S", 60.0)
+    assert [await on_loop() for _ in range(3)] == [True, True, True]
+    monkeypatch.setattr("reactor.stores.sqlite_writer.ON_LOOP_S", 0.0)
+    monkeypatch.setattr("reactor.stores.sqlite_writer.BLOCKED", 1e-9)
+    assert [await on_loop() for _ in range(3)] == [True, False, False]
+
+
+async def test_a_disk_that_was_slow_is_tried_again_after_a_hundred_times_as_long(
+    library: Library[SqliteStore], disk: FaultyDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [0.0]
+    monkeypatch.setattr("reactor.stores.sqlite_writer.time", SimpleNamespace(monotonic=lambda: clock[0], perf_counter=time.perf_counter))
+    sync = disk.sync
+
+    def slow(name: str) -> None:
+        clock[0] += 0.01 if name.endswith("-wal") else 0
+        sync(name)
+
+    monkeypatch.setattr(disk, "sync", slow)
+    waited: list[bool] = []
+    while clock[0] < 3:
+        disk.waited.clear()
+        await library.put(library.add("Emma"))
+        clock[0] += 0.09
+        waited.append(threading.get_ident() in disk.waited)
+    assert waited == [number % 11 == 0 for number in range(len(waited))]
