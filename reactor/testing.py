@@ -32,7 +32,7 @@ from reactor.functions.runner import Runner
 from reactor.limits import DEFAULT_LIMITS, Limits
 from reactor.server.admin import Authenticator, Credentials
 from reactor.server.app import Backend
-from reactor.server.file_server import files_folder
+from reactor.server.storing import files_folder
 from reactor.services.crons import reconcile
 from reactor.services.scheduler import ScheduledRuns
 from reactor.stores.sqlite import SqliteStore

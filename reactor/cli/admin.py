@@ -5,11 +5,14 @@ Commands that it answers import no server: what they need without one is importe
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
-import httpx
+import orjson
 
 from reactor.errors import ReactorError, StoreLocked
 from reactor.server.beside import address_file, key_file
@@ -36,14 +39,20 @@ def ask_server(db: Path, method: str, route: str, body: object = None) -> Any:
         key = key_file(db).read_text(encoding="utf-8").strip()
     except FileNotFoundError:
         return None
-    headers = {"Authorization": f"Convex {key}"}
-    timeout = httpx.Timeout(None, connect=CONNECT_TIMEOUT_S)
-    try:
-        reply = httpx.request(method, f"{url}{route}", headers=headers, json=body, timeout=timeout, trust_env=False)
-    except httpx.ConnectError:
-        return None  # it was killed, and left its address behind
-    answer = reply.json()
-    if not reply.is_success:
+    # By Python's own client: httpx takes an eighth of a second to import, longer than all else that the command does.
+    address = urlsplit(url)
+    assert address.hostname is not None
+    with contextlib.closing(HTTPConnection(address.hostname, address.port, timeout=CONNECT_TIMEOUT_S)) as connection:
+        try:
+            connection.connect()
+        except OSError:
+            return None  # it was killed, and left its address behind
+        connection.sock.settimeout(None)
+        sent = None if body is None else orjson.dumps(body)
+        connection.request(method, route, sent, {"Authorization": f"Convex {key}", "Content-Type": "application/json"})
+        reply = connection.getresponse()
+        answer = orjson.loads(reply.read())
+    if reply.status >= 300:
         raise ReactorError(f"The server at {url} refused: {answer['message']}", code=answer["code"])
     return {} if answer is None else answer
 

@@ -49,7 +49,7 @@ def _on_server(path: str, args: object, database: Path) -> bytes | None:
 
 def _here(path: str, args: bytes, settings: Settings) -> bytes:
     """The result by a backend that lives as long as the call."""
-    from reactor.cli.serving import run_loop
+    from reactor.cli.loop import run_loop
     from reactor.functions.identity import Caller
     from reactor.server.app import open_backend
     from reactor.server.logs import Logs

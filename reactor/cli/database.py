@@ -13,9 +13,8 @@ from reactor.functions.runner import Runner
 from reactor.limits import DEFAULT_LIMITS
 from reactor.schema.catalog import Catalog
 from reactor.schema.system import SYSTEM
-from reactor.server.app import open_store
-from reactor.server.file_server import open_blobs
 from reactor.server.settings import Settings
+from reactor.server.storing import open_blobs, open_store
 
 __all__ = ["open_database"]
 

@@ -90,7 +90,7 @@ def _variables(settings: Settings) -> Mapping[str, str]:
 def _on_database(settings: Settings, changes: Mapping[str, str | None]) -> Mapping[str, str]:
     """Change the database that no server has open."""
     from reactor.cli.database import open_database
-    from reactor.cli.serving import run_loop
+    from reactor.cli.loop import run_loop
     from reactor.functions.environment import change_variables, variables
 
     found: dict[str, str] = {}

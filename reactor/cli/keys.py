@@ -64,7 +64,7 @@ def _ask(settings: Settings, method: str, route: str, body: object, here: Callab
 
 def _here(settings: Settings, ask: Callable[[AdminKeys], Awaitable[Any]]) -> Any:
     from reactor.cli.database import open_database
-    from reactor.cli.serving import run_loop
+    from reactor.cli.loop import run_loop
     from reactor.server.admin_keys import AdminKeys
 
     answers: list[Any] = []

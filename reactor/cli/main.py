@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
 from reactor.errors import ReactorError
+
+if TYPE_CHECKING:
+    from reactor.server.settings import Settings
 
 __all__ = ["app", "main"]
 
@@ -43,6 +46,12 @@ Static = Annotated[
 ]
 
 
+def _settings(**options: Any) -> Settings:
+    from reactor.cli.settings import settings
+
+    return settings(**options)
+
+
 def _show_version(wanted: bool) -> None:
     if wanted:
         from importlib import metadata
@@ -72,7 +81,7 @@ def dev(
     from reactor.cli import serving
 
     # Code goes forth and back while it is developed.
-    settings = serving.settings(host=host, port=port, site_port=site_port, db=db, static=static, rollback=True)
+    settings = _settings(host=host, port=port, site_port=site_port, db=db, static=static, rollback=True)
     if once:
         serving.push_once(settings)
     else:
@@ -91,12 +100,11 @@ def start(
     rollback: Rollback = None,
 ) -> None:
     """Serve the app in this folder in production: errors are opaque to clients, and a stop finishes what runs."""
-    from reactor.cli import serving
+    from reactor.cli import starting
 
-    settings = serving.settings(
-        host=host, port=port, site_port=site_port, db=db, read_db=read_db, static=static, workers=workers, rollback=rollback
+    starting.start(
+        _settings(host=host, port=port, site_port=site_port, db=db, read_db=read_db, static=static, workers=workers, rollback=rollback)
     )
-    serving.start(settings)
 
 
 @app.command()
@@ -106,9 +114,9 @@ def run(
     db: Database = None,
 ) -> None:
     """Call a function of the app in this folder and print its result: on its server if one runs, else on the database."""
-    from reactor.cli import calling, serving
+    from reactor.cli import calling
 
-    calling.run(path, args, serving.settings(db=db))
+    calling.run(path, args, _settings(db=db))
 
 
 keys = typer.Typer(help="Admin keys beside the server's own, such as one for each person or tool.", no_args_is_help=True)
@@ -121,17 +129,17 @@ def keys_create(
     db: Database = None,
 ) -> None:
     """Make a key and print it. It is shown this once: only its hash is kept."""
-    from reactor.cli import keys, serving
+    from reactor.cli import keys
 
-    keys.create(name, serving.settings(db=db))
+    keys.create(name, _settings(db=db))
 
 
 @keys.command("list")
 def keys_list(db: Database = None) -> None:
     """Print the name of each key and when it was made."""
-    from reactor.cli import keys, serving
+    from reactor.cli import keys
 
-    keys.show(serving.settings(db=db))
+    keys.show(_settings(db=db))
 
 
 @keys.command("revoke")
@@ -140,9 +148,9 @@ def keys_revoke(
     db: Database = None,
 ) -> None:
     """Make a key useless, at once, also for those who are connected with it."""
-    from reactor.cli import keys, serving
+    from reactor.cli import keys
 
-    keys.revoke(name, serving.settings(db=db))
+    keys.revoke(name, _settings(db=db))
 
 
 env = typer.Typer(help="Environment variables of the deployment, which functions read as ctx.env.", no_args_is_help=True)
@@ -154,17 +162,17 @@ Name = Annotated[str, typer.Argument(help="The variable's name.", show_default=F
 @env.command("list")
 def env_list(db: Database = None) -> None:
     """Print all variables as lines of NAME=value."""
-    from reactor.cli import environment, serving
+    from reactor.cli import environment
 
-    environment.show_all(serving.settings(db=db))
+    environment.show_all(_settings(db=db))
 
 
 @env.command("get")
 def env_get(name: Name, db: Database = None) -> None:
     """Print a variable's value."""
-    from reactor.cli import environment, serving
+    from reactor.cli import environment
 
-    environment.show(name, serving.settings(db=db))
+    environment.show(name, _settings(db=db))
 
 
 @env.command("set")
@@ -176,9 +184,9 @@ def env_set(
     db: Database = None,
 ) -> None:
     """Set a variable, or those of a file. Queries that read it run again at once."""
-    from reactor.cli import environment, serving
+    from reactor.cli import environment
 
-    settings = serving.settings(db=db)
+    settings = _settings(db=db)
     if (name is None) == (from_file is None):
         raise typer.BadParameter("give NAME VALUE, or --from-file FILE")
     if from_file is not None:
@@ -193,9 +201,9 @@ def env_set(
 @env.command("remove")
 def env_remove(name: Name, db: Database = None) -> None:
     """Remove a variable. One that is not set may be removed."""
-    from reactor.cli import environment, serving
+    from reactor.cli import environment
 
-    environment.change({name: None}, serving.settings(db=db))
+    environment.change({name: None}, _settings(db=db))
 
 
 @app.command()

@@ -1,29 +1,27 @@
-"""``reactor dev`` and ``reactor start``."""
+"""``reactor dev``, and the node of ``reactor start``."""
 
 from __future__ import annotations
 
-import asyncio
 import gc
 import os
 import socket
 import sys
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-from pydantic import ValidationError
-
-from reactor.errors import CodeError, EnvironmentVariableError, ReactorError, SchemaError
+from reactor.cli.loop import run_loop
+from reactor.errors import CodeError, EnvironmentVariableError, SchemaError
 from reactor.server.app import Backend, open_backend
 from reactor.server.env_file import EnvFile
+from reactor.server.listening import address_left, bind_all, url_of
 from reactor.server.logs import Logs
-from reactor.server.node import address_left, bind, serve, url_of
+from reactor.server.node import serve
 from reactor.server.push import Watcher, describe
-from reactor.server.settings import Settings, is_postgres
-from reactor.server.supervisor import supervise, supervised
+from reactor.server.settings import Settings
+from reactor.server.supervisor import Node
 
-__all__ = ["dev", "push_once", "run_loop", "settings", "start"]
+__all__ = ["dev", "push_once", "serve_node"]
 
 #: The names under which official clients and the build tools of their front ends look for the address.
 URL_NAMES = (
@@ -34,31 +32,6 @@ URL_NAMES = (
     "PUBLIC_CONVEX_URL",
     "REACT_APP_CONVEX_URL",
 )
-
-
-def settings(**options: Any) -> Settings:
-    """Settings from the environment, and from those options that were given.
-
-    Raises:
-        ReactorError: one cannot be used; says which.
-    """
-    try:
-        return Settings(**{name: value for name, value in options.items() if value is not None})
-    except ValidationError as error:
-        first = error.errors()[0]
-        name = "_".join(str(part) for part in first["loc"])
-        raise ReactorError(f"REACTOR_{name.upper()}: {first['msg']}, not {first['input']!r}.", code="BadSetting") from None
-
-
-def run_loop(main: Coroutine[Any, Any, None]) -> None:
-    """Run a coroutine on the fastest event loop there is."""
-    factory: Callable[[], asyncio.AbstractEventLoop] | None = None
-    if sys.platform != "win32":
-        import uvloop
-
-        factory = uvloop.new_event_loop
-    with asyncio.Runner(loop_factory=factory) as runner:
-        runner.run(main)
 
 
 def push_once(settings: Settings) -> None:
@@ -90,7 +63,7 @@ def dev(settings: Settings, *, reload: bool) -> None:
 
 async def _dev(settings: Settings, reload: bool) -> None:
     folder = Path.cwd()
-    listening = _bind(settings)
+    listening = bind_all(settings)
     logs = Logs(sys.stdout, machine=False, folder=folder)
     try:
         while True:
@@ -108,12 +81,6 @@ async def _dev(settings: Settings, reload: bool) -> None:
                 await watcher.changed(settings.beside)
     finally:
         logs.close()
-
-
-def _bind(settings: Settings) -> list[socket.socket]:
-    """The sockets to serve: of the port, and of the second one for HTTP actions if there is to be one."""
-    ports = [settings.port] if settings.site_port is None else [settings.port, settings.site_port]
-    return [bind(settings.host, port) for port in ports]
 
 
 async def _serve(
@@ -155,45 +122,29 @@ def _relative(path: Path) -> str:
     return os.path.relpath(path) if path.is_absolute() and path.is_relative_to(Path.cwd()) else str(path)
 
 
-def start(settings: Settings) -> None:
-    """Serve in production until asked to stop, under a supervisor.
+async def serve_node(node: Node, settings: Settings) -> None:
+    """Serve in production until asked to stop, as the node of a supervisor.
 
     Raises:
         ReactorError: it cannot be started.
     """
-    node = supervised()
-    if node is None:
-        if settings.workers > 1 and settings.postgres is None:
-            raise ReactorError(
-                f"A SQLite file is for one process, so it cannot have {settings.workers} workers. Use Postgres: --db postgres://…",
-                code="BadSetting",
-            )
-        if settings.read_db is not None and (settings.postgres is None or not is_postgres(settings.read_db)):
-            raise ReactorError(
-                "Reads can go to a standby of a Postgres database: --db postgres://… --read-db postgres://…", code="BadSetting"
-            )
-        sys.exit(supervise(_bind(settings), Logs(sys.stdout, machine=True), settings.workers))
+    folder = Path.cwd()
+    logs = Logs(sys.stdout, machine=True, folder=folder)
+    try:
+        url = url_of(node.listening[0])
+        async with (
+            open_backend(folder, settings, logs, url=url, production=True) as backend,
+            node.attend(backend.runner),
+            backend.metrics.among(node.siblings),
+        ):
 
-    async def serve_node() -> None:
-        folder = Path.cwd()
-        logs = Logs(sys.stdout, machine=True, folder=folder)
-        try:
-            url = url_of(node.listening[0])
-            async with (
-                open_backend(folder, settings, logs, url=url, production=True) as backend,
-                node.attend(backend.runner),
-                backend.metrics.among(node.siblings),
-            ):
+            def on_start(stop: Callable[[], None]) -> None:
+                node.stop_with(stop)
+                logs.say(f"Serving {describe(backend.runner.app)} at {url}")
 
-                def on_start(stop: Callable[[], None]) -> None:
-                    node.stop_with(stop)
-                    logs.say(f"Serving {describe(backend.runner.app)} at {url}")
-
-                gc.collect()
-                gc.freeze()  # the code, which nothing replaces here
-                await _serve(backend, node.listening, settings, on_start, signals=False)
-                logs.say("Stopped")
-        finally:
-            logs.close()
-
-    run_loop(serve_node())
+            gc.collect()
+            gc.freeze()  # the code, which nothing replaces here
+            await _serve(backend, node.listening, settings, on_start, signals=False)
+            logs.say("Stopped")
+    finally:
+        logs.close()

@@ -24,7 +24,7 @@ from reactor.functions.runner import Runner
 from reactor.limits import DEFAULT_LIMITS
 from reactor.server.admin import Authenticator, admin_key_of, load_admin_key
 from reactor.server.env_file import EnvFile
-from reactor.server.file_server import FileServer, open_blobs
+from reactor.server.file_server import FileServer
 from reactor.server.health import Health
 from reactor.server.http_actions import MOUNT, HttpActions
 from reactor.server.http_api import Call, HttpApi, Receive, Reply, Scope, Send, send_reply
@@ -33,16 +33,16 @@ from reactor.server.metrics import Metrics
 from reactor.server.push import Watcher, prepare_environment
 from reactor.server.settings import Settings
 from reactor.server.static import StaticPage, find_static
+from reactor.server.storing import open_blobs, open_store
 from reactor.server.websocket import Connections
 from reactor.services.crons import reconcile
 from reactor.services.scheduler import ScheduledRuns
 from reactor.stores.sqlite import SqliteStore
 
 if TYPE_CHECKING:
-    from reactor.stores.postgres import PostgresStore
     from reactor.stores.postgres_standby import StandbyHealth
 
-__all__ = ["Backend", "open_backend", "open_store"]
+__all__ = ["Backend", "open_backend"]
 
 logger = logging.getLogger(__name__)
 
@@ -230,27 +230,6 @@ async def _background() -> AsyncIterator[asyncio.TaskGroup]:
         if group.subgroup(lambda error: not isinstance(error, StoreError)) is not None:
             raise
         raise group.exceptions[0] from None
-
-
-async def open_store(settings: Settings) -> SqliteStore | PostgresStore:
-    """The database that the settings name.
-
-    Raises:
-        StoreError: it cannot be used.
-    """
-    if settings.postgres is None:
-        return SqliteStore.open(settings.db, synchronous=settings.synchronous)
-    # Only who uses it needs the driver.
-    try:
-        from reactor.stores.postgres import PostgresStore
-    except ModuleNotFoundError as error:
-        raise StoreError(f"Postgres needs {error.name}. Install it with: pip install 'reactor[postgres]'") from error
-    return await PostgresStore.open(
-        settings.postgres,
-        read_url=settings.read_db,
-        synchronous=settings.synchronous == "full",
-        rollback=settings.rollback,
-    )
 
 
 async def _trim(engine: Engine, runtime: Runtime) -> None:

@@ -13,22 +13,18 @@ import logging
 import re
 from collections.abc import AsyncIterator
 from contextlib import aclosing
-from pathlib import Path
 from typing import Any, cast
 
 import orjson
 
-from reactor.blobs.blob_store import BlobStore
-from reactor.blobs.disk import DiskBlobs
 from reactor.errors import AuthenticationError, FileError, LimitExceeded, StoreError, StoreFull
 from reactor.functions.files import DOWNLOAD_PATH, UPLOAD_PATH, Found
 from reactor.functions.runner import Runner
 from reactor.functions.storage import check_content_type
 from reactor.schema.system import StoredFile
 from reactor.server.http_api import Call, ClientGone, Headers, HttpError, Receive, Reply, Scope, Send, allowed, preflight, send_reply
-from reactor.server.settings import Settings
 
-__all__ = ["FileServer", "files_folder", "open_blobs"]
+__all__ = ["FileServer"]
 
 logger = logging.getLogger(__name__)
 
@@ -42,24 +38,6 @@ _RANGE_DIGITS = 18
 _SHOWN = re.compile(r"image/(?!svg)|audio/|video/|font/|text/plain\Z|application/pdf\Z")
 #: Browsers show it by a part of their own that does not run in a sandbox.
 _PDF = "application/pdf"
-
-
-def files_folder(database: Path) -> Path:
-    """Where the content of files is by default: beside the database."""
-    return database.with_name(f"{database.name}-files")
-
-
-def open_blobs(settings: Settings) -> BlobStore:
-    """The blob store that the settings name.
-
-    Raises:
-        ReactorError: it cannot be one.
-    """
-    if settings.files is not None and "://" in settings.files:
-        from reactor.blobs.objects import ObjectBlobs
-
-        return ObjectBlobs(settings.files)
-    return DiskBlobs(Path(settings.files) if settings.files is not None else files_folder(settings.beside))
 
 
 class FileServer:

@@ -17,14 +17,15 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 import orjson
-from rich.console import Console
 
-from reactor.engine.transaction import Usage
 from reactor.errors import AppError, ReactorError
-from reactor.functions.outcome import RunRecord
+
+if TYPE_CHECKING:
+    from reactor.engine.transaction import Usage
+    from reactor.functions.outcome import RunRecord
 
 __all__ = ["Logs", "console_logging"]
 
@@ -48,9 +49,10 @@ class Logs:
     """
 
     def __init__(self, stream: TextIO, *, machine: bool, folder: Path | None = None) -> None:
-        painter = _Painter(stream, folder)
-        self._format = _json_run if machine else painter.run
-        self._say = _json_message if machine else painter.message
+        self._format, self._say = _json_run, _json_message
+        if not machine:
+            painter = _Painter(stream, folder)
+            self._format, self._say = painter.run, painter.message
         self._records: list[RunRecord] = []
         self._flushing: asyncio.TimerHandle | None = None
         self._writer = _Writer(stream)
@@ -141,6 +143,8 @@ class _Painter:
     """Lines for people."""
 
     def __init__(self, stream: TextIO, folder: Path | None) -> None:
+        from rich.console import Console
+
         self._console = Console(file=stream)
         self._folder = folder
         self._dim = self._pen("bright_black")

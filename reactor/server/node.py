@@ -1,59 +1,25 @@
-"""One process that serves: the listening socket, uvicorn, signals, and a stop that loses nothing."""
+"""One process that serves: uvicorn, signals, and a stop that loses nothing."""
 
 from __future__ import annotations
 
 import contextlib
-import errno
 import math
 import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from pathlib import Path
 from types import FrameType
 
 import uvicorn
 
-from reactor.errors import ReactorError
 from reactor.server.app import Backend
-from reactor.server.beside import address_file
 from reactor.server.uvicorn_http import HttpProtocol
 from reactor.server.uvicorn_socket import WebSocketProtocol
 
-__all__ = ["address_left", "bind", "serve", "url_of"]
+__all__ = ["serve"]
 
 #: Longer than clients and proxies keep an idle connection: who closes first must not be the server, or a request may meet it.
 KEEP_ALIVE_S = 75
-
-
-def bind(host: str, port: int) -> socket.socket:
-    """A socket at this address, not listening yet.
-
-    Args:
-        port: 0 for any that is free.
-
-    Raises:
-        ReactorError: it cannot be had; says what to do.
-    """
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-    except socket.gaierror as error:
-        raise ReactorError(f"The host {host!r} is not known ({error.strerror}). Choose another with --host.", code="BadHost") from None
-    made = socket.socket(family, kind, protocol)
-    try:
-        # The connections of a server just stopped linger: without this its port could not be had for a minute.
-        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        made.bind(address)
-        # Two servers may bind one port as long as neither listens, so this tells.
-        made.listen(2048)
-    except OSError as error:
-        made.close()
-        if error.errno == errno.EADDRINUSE:
-            raise ReactorError(f"Port {port} is in use. Stop what uses it, or choose another with --port.", code="PortInUse") from None
-        raise ReactorError(
-            f"Cannot listen on {host}:{port} ({error.strerror}). Choose others with --host and --port.", code="BadAddress"
-        ) from None
-    return made
 
 
 class _Server(uvicorn.Server):
@@ -112,7 +78,7 @@ async def serve(
     """Serve until asked to stop: accept nothing more, let what runs end, close the sockets.
 
     Args:
-        listening: from ``bind``: for everything, and if there is a second one, for HTTP actions alone. Closed at the end.
+        listening: for everything, and if there is a second one, for HTTP actions alone. Closed at the end.
         stop_timeout_s: how long what runs may go on then.
         on_start: called once requests are taken, with what asks to stop; asked a second time it waits for nothing.
         signals: SIGINT and SIGTERM ask to stop.
@@ -137,22 +103,3 @@ async def serve(
         server_header=False,
     )
     await _Server(config, backend, stop_timeout_s, on_start, signals).serve([*listening])
-
-
-@contextlib.contextmanager
-def address_left(database: Path, url: str) -> Iterator[None]:
-    """Inside, the database's address file says where its server is."""
-    path = address_file(database)
-    path.write_text(f"{url}\n", encoding="utf-8")
-    try:
-        yield
-    finally:
-        path.unlink(missing_ok=True)
-
-
-def url_of(listening: socket.socket) -> str:
-    """Where a client on this machine reaches the socket."""
-    host, port = listening.getsockname()[:2]
-    if host in ("0.0.0.0", "::"):  # noqa: S104 - read, not bound
-        host = "127.0.0.1"
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

@@ -6,6 +6,8 @@ beats stop the supervisor kills the node, names that call in the log, and starts
 
 The listening sockets are the supervisor's: while no node runs, connections wait. The node takes its orders from a pipe and not
 from signals, which a terminal or service manager sends to both.
+
+The supervisor imports nothing of what serves: a node starts so much earlier, and less memory is held twice.
 """
 
 from __future__ import annotations
@@ -28,12 +30,14 @@ from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING
 
-from reactor.functions.run import Run
-from reactor.functions.runner import Runner
-from reactor.functions.watchdog import slot_of_this_thread
 from reactor.server.logs import Logs
 from reactor.server.siblings import Siblings
+
+if TYPE_CHECKING:
+    from reactor.functions.run import Run
+    from reactor.functions.runner import Runner
 
 __all__ = ["HANG_S", "Node", "supervise", "supervised"]
 
@@ -270,6 +274,8 @@ class Node:
     @contextlib.asynccontextmanager
     async def attend(self, runner: Runner) -> AsyncIterator[None]:
         """Inside, the event loop beats and ``runner`` refuses what it must."""
+        from reactor.functions.watchdog import slot_of_this_thread
+
         loop = asyncio.get_running_loop()
         threading.Thread(target=self._obey, args=(loop,), name="reactor-orders", daemon=True).start()
         runner.refuses = self._refuses if self._refused else None

@@ -13,7 +13,8 @@ import httpx
 import pytest
 
 from reactor.limits import DEFAULT_LIMITS
-from reactor.server.node import bind, serve, url_of
+from reactor.server.listening import bind, url_of
+from reactor.server.node import serve
 from reactor.testing import TestBackend
 from tests.server.gates import gate
 from tests.support.waiting import eventually_async

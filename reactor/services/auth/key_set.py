@@ -9,6 +9,7 @@ from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from jwt import PyJWK, PyJWTError
+from jwt.api_jws import PyJWS
 
 from reactor.engine.runtime import Runtime
 from reactor.errors import AuthenticationError
@@ -34,6 +35,8 @@ _NAMES = {"RS256": ("RS256",), "ES256": ("ES256",), "EdDSA": ("EdDSA", "Ed25519"
 
 logger = logging.getLogger(__name__)
 
+_JWS = PyJWS()
+
 
 class KeySet:
     """The keys of ``provider``.
@@ -53,15 +56,23 @@ class KeySet:
         self._running: asyncio.Task[None] | None = None
         self.fetches = 0
 
-    async def key(self, kid: str | None, algorithm: Algorithm) -> PyJWK:
-        """The key with this id for this algorithm. Cancelling it is safe.
+    async def check(self, token: str, kid: str | None, algorithm: Algorithm) -> None:
+        """Check who signed ``token``. Waits only when keys have to be fetched; cancelling it is safe.
 
         Args:
-            kid: may be None where the provider has one key of the kind.
+            kid: names the key; may be None where the provider has one of the kind.
 
         Raises:
-            AuthenticationError: there is none. Codes ``AuthProviderUnreachable`` and ``AuthProviderDiscoveryFailed``: none is known.
+            AuthenticationError: it was not signed with that key, or there is none. Codes ``AuthProviderUnreachable`` and
+                ``AuthProviderDiscoveryFailed``: none is known.
         """
+        key = await self._key(kid, algorithm)
+        try:
+            _JWS.decode_complete(token, key, algorithms=[key.algorithm_name])
+        except (PyJWTError, ValueError, RecursionError):
+            raise AuthenticationError("The token's signature is not its issuer's.") from None
+
+    async def _key(self, kid: str | None, algorithm: Algorithm) -> PyJWK:
         now_s = self._runtime.monotonic_s()
         age_s = None if self._fetched_s is None else now_s - self._fetched_s
         if age_s is None or age_s > KEPT_S:
