@@ -10,16 +10,17 @@ import contextlib
 import dataclasses
 import importlib.metadata
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from reactor.engine.engine import Engine
 from reactor.engine.runtime import Runtime, SystemRuntime
 from reactor.errors import StoreError
 from reactor.functions.environment import addresses_of
+from reactor.functions.outcome import RunRecord
 from reactor.functions.output import capture_output
-from reactor.functions.registry import load_app
+from reactor.functions.registry import App, load_app
 from reactor.functions.runner import Runner
 from reactor.limits import DEFAULT_LIMITS
 from reactor.server.admin import Authenticator, admin_key_of, load_admin_key
@@ -40,6 +41,7 @@ from reactor.services.scheduler import ScheduledRuns
 from reactor.stores.sqlite import SqliteStore
 
 if TYPE_CHECKING:
+    from reactor.stores.postgres import PostgresStore
     from reactor.stores.postgres_standby import StandbyHealth
 
 __all__ = ["Backend", "open_backend"]
@@ -159,77 +161,78 @@ async def open_backend(
         StoreError: the database cannot be used, or, later on, no more.
     """
     runtime = runtime or SystemRuntime()
-    limits = dataclasses.replace(DEFAULT_LIMITS, log_retention_s=settings.log_retention_s, request_retention_s=settings.request_retention_s)
     app = load_app(folder)
     async with contextlib.AsyncExitStack() as stack:
-        store = await open_store(settings)
-        stack.push_async_callback(store.close)
-        # Nodes over one database have one key.
-        key = None if isinstance(store, SqliteStore) else admin_key_of(store.secret, store.instance_name)
-        admin_key = load_admin_key(settings.beside, store.instance_name, key)
-        engine = Engine(store, app.catalog, runtime, limits)
-        await engine.start()
-        stack.push_async_callback(engine.stop)
-        await engine.push(app.catalog)
-        runner = Runner(
-            engine,
-            app,
-            secret=store.secret,
-            blobs=open_blobs(settings),
-            runtime=runtime,
-            limits=limits,
-            production=production,
-            on_run=logs.run,
-        )
+        opened = _open_runner(app, settings, runtime, production=production, on_run=logs.run)
+        runner, store = await stack.enter_async_context(opened)
+        alone = isinstance(store, SqliteStore)
         runner.addresses = addresses_of(settings.url or url)
         await prepare_environment(runner, app, env_file)
         await runner.pending.load()
-        authenticator = Authenticator(admin_key, runner)
+        # Nodes over one database have one key.
+        key = None if alone else admin_key_of(store.secret, store.instance_name)
+        authenticator = Authenticator(load_admin_key(settings.beside, store.instance_name, key), runner)
         await authenticator.keys.load()
         stack.push_async_callback(authenticator.close)
         stack.enter_context(console_logging(logs))
         stack.enter_context(capture_output())
-        static = settings.static if settings.static is not None else find_static(app.folder)
         await reconcile(runner)
-        scheduled = ScheduledRuns(runner, alone=isinstance(store, SqliteStore))
-        async with _background() as tasks:
-            background = [
-                tasks.create_task(engine.ended(), name="reactor-engine-ended"),
-                tasks.create_task(_trim(engine, runtime), name="reactor-trim"),
-                tasks.create_task(runner.files.run(alone=isinstance(store, SqliteStore)), name="reactor-files"),
-            ]
-            if serving:
-                background.append(tasks.create_task(scheduled.run(), name="reactor-scheduler"))
-            if watcher is not None:
-                background.append(tasks.create_task(watcher.run(runner, logs), name="reactor-watch"))
+        scheduled = ScheduledRuns(runner, alone=alone)
+        works = {"engine-ended": runner.engine.ended(), "trim": _trim(runner.engine, runtime), "files": runner.files.run(alone=alone)}
+        if serving:
+            works["scheduler"] = scheduled.run()
+        if watcher is not None:
+            works["watch"] = watcher.run(runner, logs)
+        async with _background(works):
             try:
                 yield Backend(
                     runner,
                     authenticator,
                     instance_name=store.instance_name,
-                    static=static,
+                    static=settings.static if settings.static is not None else find_static(app.folder),
                     scheduled=scheduled,
                     settings=settings,
                     standby=lambda: store.standby,
                 )
             finally:
-                try:
-                    await scheduled.stop(settings.stop_timeout_s)
-                finally:
-                    for task in background:
-                        task.cancel()
+                await scheduled.stop(settings.stop_timeout_s)
 
 
 @contextlib.asynccontextmanager
-async def _background() -> AsyncIterator[asyncio.TaskGroup]:
-    """A group of tasks. What ends it because the database can be used no more is raised as that."""
+async def _open_runner(
+    app: App, settings: Settings, runtime: Runtime, *, production: bool, on_run: Callable[[RunRecord], None]
+) -> AsyncIterator[tuple[Runner, SqliteStore | PostgresStore]]:
+    """What runs the app's functions on the database of the settings, which has the app's schema by then."""
+    limits = dataclasses.replace(DEFAULT_LIMITS, log_retention_s=settings.log_retention_s, request_retention_s=settings.request_retention_s)
+    async with contextlib.AsyncExitStack() as stack:
+        store = await open_store(settings)
+        stack.push_async_callback(store.close)
+        engine = Engine(store, app.catalog, runtime, limits)
+        await engine.start()
+        stack.push_async_callback(engine.stop)
+        await engine.push(app.catalog)
+        blobs = open_blobs(settings)
+        yield (
+            Runner(engine, app, secret=store.secret, blobs=blobs, runtime=runtime, limits=limits, production=production, on_run=on_run),
+            store,
+        )
+
+
+@contextlib.asynccontextmanager
+async def _background(works: Mapping[str, Coroutine[Any, Any, None]]) -> AsyncIterator[None]:
+    """Run each in a task until this is left. What ends it because the database can be used no more is raised as that."""
     try:
-        async with asyncio.TaskGroup() as tasks:
-            yield tasks
-    except BaseExceptionGroup as group:
-        if group.subgroup(lambda error: not isinstance(error, StoreError)) is not None:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(work, name=f"reactor-{name}") for name, work in works.items()]
+            try:
+                yield
+            finally:
+                for task in tasks:
+                    task.cancel()
+    except BaseExceptionGroup as failed:
+        if failed.subgroup(lambda error: not isinstance(error, StoreError)) is not None:
             raise
-        raise group.exceptions[0] from None
+        raise failed.exceptions[0] from None
 
 
 async def _trim(engine: Engine, runtime: Runtime) -> None:
