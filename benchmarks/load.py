@@ -24,10 +24,11 @@ from typing import Literal, cast
 
 import uvloop
 
-__all__ = ["PEERS", "Generator", "Load", "Result", "Transport", "run", "zipf"]
+__all__ = ["PEERS", "Function", "Generator", "Load", "Result", "Transport", "run", "zipf"]
 
 Generator = Literal["lean", "Node"]
 Transport = Literal["websocket", "http"]
+Function = Literal["accounts:transfer", "accounts:balance"]
 
 PEERS = Path(__file__).resolve().parent / "peers"
 REQUESTS = 2000  # prepared for each connection, then sent over again
@@ -41,6 +42,7 @@ class Load:
         connections: each with one request at a time.
         skew: of the Zipf distribution by which accounts are drawn; 0 is uniform.
         warmup_s: before anything is counted.
+        function: a mutation, or by the lean generator over HTTP the query of one account's balance.
     """
 
     port: int
@@ -51,7 +53,7 @@ class Load:
     skew: float
     seconds: float
     warmup_s: float = 1.0
-    path: str = "accounts:transfer"
+    function: Function = "accounts:transfer"
     seed: int = 1
 
 
@@ -172,11 +174,13 @@ def _pairs(load: Load) -> list[list[tuple[int, int]]]:
 
 
 def _request(load: Load, source: int, target: int) -> bytes:
-    args = f'{{"source":{source}.0,"target":{target}.0,"amount":1.0}}'
+    kind, args = "mutation", f'{{"source":{source}.0,"target":{target}.0,"amount":1.0}}'
+    if load.function == "accounts:balance":
+        kind, args = "query", f'{{"number":{source}.0}}'
     if load.transport == "websocket":
-        return f'{{"type":"Mutation","requestId":%d,"udfPath":"{load.path}","args":[{args}]}}'.encode()
-    body = f'{{"path":"{load.path}","args":{args},"format":"json"}}'
-    head = f"POST /api/mutation HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+        return f'{{"type":"Mutation","requestId":%d,"udfPath":"{load.function}","args":[{args}]}}'.encode()
+    body = f'{{"path":"{load.function}","args":{args},"format":"json"}}'
+    head = f"POST /api/{kind} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
     return (head + body).encode()
 
 

@@ -10,7 +10,7 @@ const url = `http://127.0.0.1:${load.port}`;
 
 const clients = {
   http: () => async (args) => {
-    const body = JSON.stringify({ path: load.path, args, format: "json" });
+    const body = JSON.stringify({ path: load.function, args, format: "json" });
     const headers = { "Content-Type": "application/json" };
     const response = await fetch(`${url}/api/mutation`, { method: "POST", headers, body });
     const answer = await response.json();
@@ -18,7 +18,7 @@ const clients = {
   },
   websocket: () => {
     const client = new ConvexClient(url);
-    const [module, name] = load.path.split(":");
+    const [module, name] = load.function.split(":");
     return (args) => client.mutation(anyApi[module][name], args);
   },
 };
