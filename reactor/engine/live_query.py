@@ -112,7 +112,13 @@ class Subscription(Generic[O]):
         Raises, as the future does:
             StoreUnavailable: the database did not answer. Ask again, at a later pin.
         """
-        outcome = self._live.at(pin)
+        live, ts = self._live, pin.ts
+        known = live.outcome
+        # Most watchers find what the first one had computed, and are spared a call for it.
+        if known is not None and live.ts <= ts and (live.invalid_at is None or ts < live.invalid_at):
+            outcome: O | asyncio.Future[O] = known
+        else:
+            outcome = live.at(pin)
         if isinstance(outcome, asyncio.Future):
             pin.retain()
             later = asyncio.ensure_future(self._later(outcome, pin))

@@ -20,6 +20,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Generic, Protocol, TypeVar
 
 from reactor.errors import ProtocolError
@@ -248,14 +249,12 @@ class Session(Generic[R]):
             if self.queries.get(query.query_id) is not query:
                 # Removed while it was evaluated: the next transition says so. It was never told of, or is left as it was.
                 continue
-            known = query.sent
             query.journal = result.journal
-            if known is result or (known is not None and known.journal == result.journal and known.same_as(result)):
-                query.sent = result
-                continue
+            modification = _modification(query.query_id, query.sent, result)
             query.sent = result
-            modifications.append(_modification(query.query_id, result))
-        end = StateVersion(round.query_set, round.identity, ts)
+            if modification is not None:
+                modifications.append(modification)
+        end = _state(round.query_set, round.identity, ts)
         frame = wire.transition(self.sent, end, modifications, server_ns, self.clock_skew_ms)
         self.sent = end
         self._transitions += 1
@@ -300,15 +299,25 @@ class Session(Generic[R]):
 
 
 class _Modifications:
-    """The last result that was encoded: it goes to one watcher after another, most of whom gave it the same id."""
+    """The last result that was encoded: it goes to one watcher after another, most of whom were told the same before and gave it
+    the same id.
+    """
 
     def __init__(self) -> None:
+        self._known: Result | None = None
         self._result: Result | None = None
         self._body = b""
         self._query_id = QueryId(-1)
         self._modification = b""
 
-    def of(self, query_id: QueryId, result: Result) -> bytes:
+    def of(self, query_id: QueryId, known: Result | None, result: Result) -> bytes | None:
+        """What brings a client from ``known`` to ``result``; None when it could not tell the two apart."""
+        if result is known:
+            return None
+        if result is not self._result or known is not self._known:
+            if known is not None and known.journal == result.journal and known.same_as(result):
+                return None
+            self._known = known
         if result is not self._result:
             if result.ok:
                 self._body = wire.updated_body(result.value, result.log_lines, result.journal)
@@ -324,3 +333,6 @@ class _Modifications:
 
 
 _modification = _Modifications().of
+
+#: One object for all clients that are at the same state, who are many after a commit.
+_state = lru_cache(maxsize=64)(StateVersion)

@@ -110,7 +110,7 @@ class Connections:
         self.stopping = False
         self._open: set[_Connection] = set()
         self._work: set[asyncio.Task[None]] = set()  # mutations and actions, which outlive the connection that asked
-        self._due: dict[_Connection, None] = {}  # whose clients may be owed something; a pass over them is scheduled unless it is empty
+        self.due: dict[_Connection, None] = {}  # whose clients may be owed something; a pass over them is scheduled unless it is empty
 
     def __len__(self) -> int:
         return len(self._open)
@@ -151,19 +151,13 @@ class Connections:
             self._work.add(work)
             work.add_done_callback(self._work.discard)
 
-    def schedule(self, connection: _Connection) -> None:
-        """Have ``connection`` send what its client is owed, together with all others of this turn of the loop."""
-        if not self._due:
-            asyncio.get_running_loop().call_soon(self._flush)
-        self._due[connection] = None
-
     def now(self) -> _Moment:
         """The newest state. Its pin is the caller's to release."""
         return _Moment(self.engine.pin(), self.engine.behind_s <= STALE_S, self.runtime.now_ns(), self.runtime.monotonic_s())
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
         """One pass over the connections that are due, at one snapshot."""
-        due, self._due = self._due, {}
+        due, self.due = self.due, {}
         until = time.perf_counter() + BREATH_S
         try:
             moment = self.now()
@@ -181,9 +175,9 @@ class Connections:
             moment.pin.release()
         rest = dict.fromkeys(todo)
         if rest:
-            if not self._due:
-                asyncio.get_running_loop().call_soon(self._flush)
-            self._due = rest | self._due
+            if not self.due:
+                asyncio.get_running_loop().call_soon(self.flush)
+            self.due = rest | self.due
 
     async def stop(self, grace_s: float) -> None:
         """Accept nothing more, finish what runs for at most ``grace_s`` seconds, then close every connection."""
@@ -531,9 +525,12 @@ class _Connection:
     # --- writing
 
     def wake(self) -> None:
-        """The client may be owed something: see to it after this turn of the loop."""
+        """The client may be owed something: see to it after this turn of the loop, together with all others."""
         if self._sending is None:
-            self._all.schedule(self)
+            due = self._all.due
+            if not due:
+                asyncio.get_running_loop().call_soon(self._all.flush)
+            due[self] = None
         elif self._woken is not None and not self._woken.done():
             self._woken.set_result(None)
 
@@ -566,7 +563,7 @@ class _Connection:
         session = self.session
         # A response whose commit this snapshot shows was queued before the snapshot was taken: it goes first.
         frames = self._responses() if session.responses else []
-        wants_round = session.wants_round
+        wants_round = bool(session.dirty) or session.wants_round
         if wants_round and self._shown.proof is not None:
             self._close_if_identity_ended()
         if self._closing is not None:
