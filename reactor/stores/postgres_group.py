@@ -4,14 +4,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import asyncpg
 
-from reactor.engine.store import Commit, RequestRepeated, Ts, Write
+from reactor.engine.store import Commit, RequestRepeated, Ts
 from reactor.errors import StoreError
+from reactor.stores.group_rows import Change, rows_of
 from reactor.stores.postgres_connections import Connection
 from reactor.stores.postgres_snapshots import session_key
 from reactor.stores.postgres_tables import SqlTable, table_of
@@ -68,8 +68,6 @@ async def write_group(
 ) -> None:
     """Write ``commits`` in the transaction that holds the head.
 
-    The log gets every write, the tables only the last one of each document.
-
     Args:
         commits: with writes or a request each.
         head: the ts that they must be above.
@@ -80,23 +78,7 @@ async def write_group(
         StoreError: a ts does not grow, or a document is not there as the commit saw it.
     """
     statement = _Statement()
-    log: list[tuple[Any, ...]] = []
-    requests: list[tuple[Any, ...]] = []
-    #: First and last write of each document, and the last one's ts.
-    documents: dict[str, dict[str, tuple[Write, Write, Ts]]] = {}
-    for commit in commits:
-        ts = commit.ts
-        if ts <= head:
-            raise StoreError(f"commit {ts} does not come after {head}")
-        head = ts
-        for position, write in enumerate(commit.writes):
-            of_table = documents.setdefault(write.table.name, {})
-            log.append((ts, position, write.table.name, write.id, write.before, write.after))
-            seen = of_table.get(write.id)
-            of_table[write.id] = (write if seen is None else seen[0], write, ts)
-        if commit.request is not None:
-            lines = json.dumps(commit.log_lines) if commit.log_lines else "[]"
-            requests.append((session_key(commit.request.session), commit.request.request, ts, commit.result.decode(), lines))
+    log, requests, documents, head = rows_of(commits, head)
     for name, changed in documents.items():
         _add_table(statement, table_of(tables, name), list(changed.values()))
     if log:
@@ -107,7 +89,7 @@ async def write_group(
     if requests:
         statement.add(
             "INSERT INTO _reactor_requests SELECT * FROM unnest({}::bytea[], {}::bigint[], {}::bigint[], {}::text[], {}::text[])",
-            *_columns(requests),
+            *_columns([(session_key(session), *rest) for session, *rest in requests]),
         )
     statement.add("UPDATE _reactor_head SET head_ts = {}::bigint", head)
     statement.add(
@@ -125,7 +107,7 @@ async def write_group(
         raise _not_as_seen(error) from error
 
 
-def _add_table(statement: _Statement, stored: SqlTable, changed: Sequence[tuple[Write, Write, Ts]]) -> None:
+def _add_table(statement: _Statement, stored: SqlTable, changed: Sequence[Change]) -> None:
     """What brings the rows of one table from before the first write to after the last."""
     picks, numbers = stored.columns(changed[0][1].table)
     inserted: list[tuple[Any, ...]] = []

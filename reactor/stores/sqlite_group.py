@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -10,6 +9,7 @@ import apsw
 
 from reactor.engine.store import Commit, Ts, Write
 from reactor.errors import StoreError
+from reactor.stores.group_rows import GroupRows, rows_of
 from reactor.stores.sqlite_tables import RowWriter, SqlTable
 
 __all__ = ["write_group", "write_rows"]
@@ -21,13 +21,11 @@ LOG = 'INSERT INTO _reactor_log (ts, position, "table", id, before, after) VALUE
 REQUEST = "INSERT INTO _reactor_requests (session, request, ts, result, log_lines) VALUES (?, ?, ?, ?, ?)"
 HEAD = "UPDATE _reactor_meta SET head_ts = ?"
 
-Batches = dict[str, list[tuple[Any, ...]]]
+Batches = dict[str, list[Any]]
 
 
 def write_group(connection: apsw.Connection, tables: Mapping[str, SqlTable], commits: Sequence[Commit], head: Ts) -> Iterator[None]:
     """Write ``commits``, yielding where the caller may do something else before it goes on.
-
-    The log gets every write, the tables only the last one of each document.
 
     Args:
         commits: with writes or a request each.
@@ -36,10 +34,10 @@ def write_group(connection: apsw.Connection, tables: Mapping[str, SqlTable], com
     Raises:
         StoreError: a ts does not grow, or a document is not there as the commit saw it. The caller rolls back.
     """
-    batches: Batches = {LOG: [], REQUEST: []}
-    for sql, rows in _batches(commits, tables, head, batches).items():
+    group = rows_of(commits, head)
+    for sql, rows in _batches(group, tables).items():
         yield from write_rows(connection, sql, rows)
-    connection.execute(HEAD, (commits[-1].ts,))
+    connection.execute(HEAD, (group.head,))
 
 
 def write_rows(connection: apsw.Connection, sql: str, rows: Sequence[tuple[Any, ...]], *, every: bool = True) -> Iterator[None]:
@@ -60,30 +58,14 @@ def write_rows(connection: apsw.Connection, sql: str, rows: Sequence[tuple[Any, 
         yield
 
 
-def _batches(commits: Sequence[Commit], tables: Mapping[str, SqlTable], head: Ts, batches: Batches) -> Batches:
-    log, requests = batches[LOG], batches[REQUEST]
-    #: First and last write of each document, and the last one's ts.
-    documents: dict[tuple[str, str], tuple[Write, Write, Ts]] = {}
-    for commit in commits:
-        ts = commit.ts
-        if ts <= head:
-            raise StoreError(f"commit {ts} does not come after {head}")
-        head = ts
-        for position, write in enumerate(commit.writes):
-            table, id, before, after, _, _, _ = write
-            name = table.name
-            document = (name, id)
-            log.append((ts, position, name, id, before, after))
-            seen = documents.get(document)
-            documents[document] = (write if seen is None else seen[0], write, ts)
-        if commit.request is not None:
-            lines = json.dumps(commit.log_lines) if commit.log_lines else "[]"
-            requests.append((*commit.request, ts, commit.result.decode(), lines))
-    for (name, _), (first, last, ts) in documents.items():
+def _batches(group: GroupRows, tables: Mapping[str, SqlTable]) -> Batches:
+    batches: Batches = {LOG: group.log, REQUEST: group.requests}
+    for name, changed in group.documents.items():
         stored = tables.get(name)
         if stored is None:
             raise StoreError(f"table {name} is not in the database. Push the schema")
-        _add_document(batches, stored.writer(last.table), first, last, ts)
+        for first, last, ts in changed.values():
+            _add_document(batches, stored.writer(last.table), first, last, ts)
     return batches
 
 
