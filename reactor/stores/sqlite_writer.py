@@ -7,7 +7,7 @@ index, trimming) are few, and do run in a thread.
 
 **COMMIT waits for the disk: on the loop where that answers at once, in a thread where it does not.** A thread costs more than
 the wait for a good disk: some 400 µs until it has run, has the lock again and has woken the loop. It is the disk that decides:
-see ``ON_LOOP_S`` and ``BLOCKED``.
+see ``ON_LOOP_S`` and ``BLOCKED``. One that stalls holds the loop up once, as it does when a page is read from it.
 """
 
 from __future__ import annotations
