@@ -267,7 +267,8 @@ class Transaction:
         Raises:
             LimitExceeded: too many documents or bytes written.
         """
-        self.check_open()
+        if self._closed:
+            self.check_open()
         assert not self.read_only, "a query's transaction does not write"
         usage, limits = self.usage, self._limits
         usage.documents_written += 1

@@ -267,7 +267,10 @@ class Document(BaseModel):
         Raises:
             ReactorError: the document is not inserted yet.
         """
-        id: Id[Self] = self.__system__("_id", "an id")
+        try:
+            id: Id[Self] = self.__dict__["_id"]
+        except KeyError:
+            raise _not_inserted(self, "an id") from None
         return id
 
     @property
@@ -277,14 +280,11 @@ class Document(BaseModel):
         Raises:
             ReactorError: the document is not inserted yet.
         """
-        time: float = self.__system__("_creationTime", "a creation time")
-        return time
-
-    def __system__(self, name: str, what: str) -> Any:
         try:
-            return self.__dict__[name]
+            time: float = self.__dict__["_creationTime"]
         except KeyError:
-            raise ReactorError(f"This {type(self).__name__} has not {what} yet: it was made, not read. ctx.db.insert gives it.") from None
+            raise _not_inserted(self, "a creation time") from None
+        return time
 
     def __system_fields__(self) -> dict[str, Value]:
         """``_id`` and ``_creationTime`` as values, for a document that was read."""
@@ -324,6 +324,10 @@ class Document(BaseModel):
 
     def __hash__(self) -> int:
         return hash(self.__dict__.get("_id", id(self)))
+
+
+def _not_inserted(document: Document, what: str) -> ReactorError:
+    return ReactorError(f"This {type(document).__name__} has not {what} yet: it was made, not read. ctx.db.insert gives it.")
 
 
 def loader_of(document: type[Document]) -> SchemaValidator:

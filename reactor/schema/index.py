@@ -145,12 +145,17 @@ class BoundIndex(Generic[D]):
         wire = self._wire
         if wire is None:
             wire = self._wire = tuple(map(self._plan().wire_path, self.fields))
-        self._check(self.keywords, bounds)
+        keywords = self.keywords
+        if len(bounds) != 1 or keywords[0] not in bounds:
+            self._check(keywords, bounds)
         prefix = b""
         interval: Interval | None = None
-        for keyword in self.keywords[: len(bounds)]:
+        for keyword in keywords[: len(bounds)]:
             bound = bounds[keyword]
-            if isinstance(bound, Bound):
+            kind = type(bound)
+            if (kind is float or (kind is str and bound.isascii())) and keyword in self.fields:
+                prefix += order.encode_key(bound)  # as most are: what it is encoded as needs no look at the field
+            elif isinstance(bound, Bound):
                 interval = self._interval(prefix, keyword, bound)
             else:
                 prefix += self._encode(keyword, bound)
@@ -168,8 +173,6 @@ class BoundIndex(Generic[D]):
             ) from None
 
     def _check(self, keywords: tuple[str, ...], bounds: Mapping[str, Any]) -> None:
-        if len(bounds) == 1 and keywords[0] in bounds:
-            return  # nothing can be out of order
         for keyword in bounds:
             if keyword not in keywords:
                 raise IndexRangeError(
@@ -203,9 +206,6 @@ class BoundIndex(Generic[D]):
         return order.after(key) if self.name == "by_id" and key else order.prefix_end(key)
 
     def _encode(self, keyword: str, value: Any) -> bytes:
-        kind = type(value)
-        if (kind is float or (kind is str and value.isascii())) and keyword in self.fields:
-            return order.encode_key(value)
         plan = self._plan()
         try:
             if self.name == "by_id":
