@@ -9,6 +9,7 @@ from typing import TypeAlias
 
 import pytest
 
+from tests.support.preloaded import run_command
 from tests.support.server import REACTOR, Server
 
 Reactor: TypeAlias = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -76,8 +77,8 @@ def app(tmp_path: Path) -> Path:
 def reactor(app: Path) -> Reactor:
     """Runs the command in the app's folder."""
 
-    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run([str(REACTOR), *arguments], cwd=app, capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL)
+    def run(*arguments: str, input: str = "") -> subprocess.CompletedProcess[str]:
+        return run_command(str(REACTOR), *arguments, cwd=app, input=input)
 
     return run
 

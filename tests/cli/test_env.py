@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import Reactor
+from tests.support.preloaded import Command
 from tests.support.server import REACTOR, Server
 from tests.support.socket import Socket
 from tests.support.waiting import eventually
@@ -69,16 +70,12 @@ def declare_settings(app: Path) -> None:
     (app / "app_functions" / "mail.py").write_text(MAIL)
 
 
-def piped(app: Path, text: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([str(REACTOR), *arguments], cwd=app, capture_output=True, text=True, timeout=60, input=text)
-
-
 @pytest.mark.usefixtures("running")
 def test_variables_are_set_listed_read_and_removed(reactor: Reactor, app: Path) -> None:
     assert reactor("env", "list").stdout == ""
     assert reactor("env", "set", "GREETING", "hej då").stdout == "Set GREETING\n"
     assert reactor("env", "set", "B=1=2").stdout == "Set B\n"
-    assert piped(app, "from a pipe\n", "env", "set", "C").stdout == "Set C\n"
+    assert reactor("env", "set", "C", input="from a pipe\n").stdout == "Set C\n"
     assert reactor("env", "list").stdout == "B=1=2\nC=from a pipe\nGREETING=hej då\n"
     assert reactor("env", "get", "GREETING").stdout == "hej då\n"
     assert json.loads(reactor("run", "names:value", '{"name": "GREETING"}').stdout) == "hej då"
@@ -138,8 +135,7 @@ def test_a_live_query_follows_a_variable_and_no_log_has_its_value(reactor: React
 
 def test_dev_waits_for_a_variable_that_the_settings_need(reactor: Reactor, server: Server, app: Path) -> None:
     declare_settings(app)
-    with server.log.open("wb") as out:
-        process = subprocess.Popen(server.arguments, cwd=app, stdout=out, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
+    process = Command(server.arguments, app, server.log)
     try:
         eventually(lambda: "Save a change" in server.output(), "the message")
         assert "deployment.Settings needs the environment variable API_KEY, which is not set" in server.output()
