@@ -83,14 +83,19 @@ def reactor(app: Path) -> Reactor:
     return run
 
 
+@pytest.fixture
+def server(app: Path) -> Server:
+    """On the database that the command takes too; not started."""
+    folder = app / ".reactor"
+    folder.mkdir()
+    return Server(folder, app=app, db=str(folder / "reactor.db"))
+
+
 @pytest.fixture(params=["without a server", "on the server"])
-def running(request: pytest.FixtureRequest, app: Path) -> Iterator[None]:
+def running(request: pytest.FixtureRequest, server: Server) -> Iterator[None]:
+    """A test is run twice: while ``server``, as its file has it, does not serve the database, and while it does."""
     if request.param == "without a server":
         yield
         return
-    folder = app / ".reactor"
-    folder.mkdir()
-    server = Server(folder, app=app)
-    server.arguments[server.arguments.index("--db") + 1] = str(folder / "reactor.db")
     with server:
         yield
