@@ -7,6 +7,7 @@ import os
 import random
 import time
 from collections import Counter
+from collections.abc import Coroutine, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,10 +41,43 @@ async def drained(client: Client, within_s: float) -> None:
                 return
 
 
+async def killed_meanwhile(servers: Sequence[Server], submit: Sequence[Coroutine[Any, Any, None]], acknowledged: Sequence[str]) -> None:
+    """Kill and start each server in turn while ``submit`` goes on, each time after some more that were acknowledged. It is cut off then."""
+    submitting = [asyncio.create_task(one) for one in submit]
+    for server in servers:
+        until = len(acknowledged) + random.randrange(20, 150)
+        while len(acknowledged) < until:
+            await asyncio.wait(submitting, timeout=0.02)
+            assert not any(task.done() for task in submitting)
+        await asyncio.to_thread(server.kill)
+        await asyncio.to_thread(server.start)
+    for task in submitting:
+        task.cancel()
+    await asyncio.gather(*submitting, return_exceptions=True)
+
+
+def check_runs(
+    runs: Counter[str], failed: Sequence[Any], effects: Counter[str], submitted: Sequence[str], acknowledged: Sequence[str]
+) -> None:
+    """Raise AssertionError unless each mutation that was acknowledged ran once, no action twice, and none failed but by an interruption.
+
+    Args:
+        effects: how often each action began.
+    """
+    # One that was cut off before its acknowledgement may have been taken or not.
+    for key in submitted:
+        taken = runs[f"m{key}"]
+        assert taken == 1 or (taken == 0 and key not in acknowledged), (key, taken)
+        assert effects[f"a{key}"] <= 1 and runs[f"a{key}"] <= effects[f"a{key}"], key
+    assert {job["state"]["error"] for job in failed} <= {INTERRUPTED}
+    interrupted = {job["args"][0]["key"] for job in failed}
+    for key in acknowledged:
+        assert f"a{key}" in interrupted or runs[f"a{key}"] == 1, key
+
+
 async def test_over_kills_mutations_run_exactly_once_and_actions_at_most_once(tmp_path: Path) -> None:
     kills, effects = 60 if LONG else 5, tmp_path / "effects"
     effects.touch()
-    chance = random.Random()
     submitted: list[str] = []
     acknowledged: list[str] = []
     with Server(tmp_path, app=APP, command="start") as server:
@@ -56,31 +90,12 @@ async def test_over_kills_mutations_run_exactly_once_and_actions_at_most_once(tm
                     assert await client.mutation("jobs:submit", key=key, file=str(effects)) == key
                     acknowledged.append(key)
 
-            submitting = [asyncio.create_task(submit()) for _ in range(4)]
-            for _ in range(kills):
-                until = len(acknowledged) + chance.randrange(20, 150)
-                while len(acknowledged) < until:
-                    await asyncio.wait(submitting, timeout=0.02)
-                    assert not any(task.done() for task in submitting)
-                await asyncio.to_thread(server.kill)
-                await asyncio.to_thread(server.start)
-            for task in submitting:
-                task.cancel()
-            await asyncio.gather(*submitting, return_exceptions=True)
+            await killed_meanwhile([server] * kills, [submit() for _ in range(4)], acknowledged)
             await drained(client, 120)
             runs = await all_runs(client)
             failed: Any = await client.query("jobs:failures")
     print(f"{len(acknowledged)} acknowledged over {kills} kills, {len(failed)} actions interrupted")
-    lines = Counter(effects.read_text().split())
-    # One that was cut off before its acknowledgement may have been taken or not.
-    for key in submitted:
-        taken = runs[f"m{key}"]
-        assert taken == 1 or (taken == 0 and key not in acknowledged), (key, taken)
-        assert lines[f"a{key}"] <= 1 and runs[f"a{key}"] <= lines[f"a{key}"], key
-    assert {job["state"]["error"] for job in failed} <= {INTERRUPTED}
-    interrupted = {job["args"][0]["key"] for job in failed}
-    for key in acknowledged:
-        assert f"a{key}" in interrupted or runs[f"a{key}"] == 1, key
+    check_runs(runs, failed, Counter(effects.read_text().split()), submitted, acknowledged)
 
 
 CRON_APP = {

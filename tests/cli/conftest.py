@@ -9,6 +9,7 @@ from typing import TypeAlias
 
 import pytest
 
+from tests.support.preloaded import run_command
 from tests.support.server import REACTOR, Server
 
 Reactor: TypeAlias = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -76,20 +77,25 @@ def app(tmp_path: Path) -> Path:
 def reactor(app: Path) -> Reactor:
     """Runs the command in the app's folder."""
 
-    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run([str(REACTOR), *arguments], cwd=app, capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL)
+    def run(*arguments: str, input: str = "") -> subprocess.CompletedProcess[str]:
+        return run_command(str(REACTOR), *arguments, cwd=app, input=input)
 
     return run
 
 
+@pytest.fixture
+def server(app: Path) -> Server:
+    """On the database that the command takes too; not started."""
+    folder = app / ".reactor"
+    folder.mkdir()
+    return Server(folder, app=app, db=str(folder / "reactor.db"))
+
+
 @pytest.fixture(params=["without a server", "on the server"])
-def running(request: pytest.FixtureRequest, app: Path) -> Iterator[None]:
+def running(request: pytest.FixtureRequest, server: Server) -> Iterator[None]:
+    """A test is run twice: while ``server``, as its file has it, does not serve the database, and while it does."""
     if request.param == "without a server":
         yield
         return
-    folder = app / ".reactor"
-    folder.mkdir()
-    server = Server(folder, app=app)
-    server.arguments[server.arguments.index("--db") + 1] = str(folder / "reactor.db")
     with server:
         yield

@@ -6,7 +6,6 @@ import os
 import re
 import shutil
 import socket
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import httpx
 import pytest
 
 from tests.cli.conftest import Reactor
+from tests.support.preloaded import Command
 from tests.support.server import Server
 from tests.support.socket import Socket
 from tests.support.waiting import eventually
@@ -109,8 +109,7 @@ def test_what_cannot_serve_is_shown_and_the_version_before_goes_on(
 def test_an_app_that_does_not_load_at_the_start_is_waited_for(app: Path, tmp_path: Path) -> None:
     edit(app / "schema.py", "text: str", "text: str:")
     server = Server(tmp_path, app=app)
-    with (tmp_path / "out").open("wb") as out:
-        process = subprocess.Popen(server.arguments, cwd=app, stdout=out, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
+    process = Command(server.arguments, app, tmp_path / "out")
     try:
         eventually(lambda: "schema.py:6: invalid syntax" in (tmp_path / "out").read_text(), "the message")
         edit(app / "schema.py", "text: str:", "text: str")

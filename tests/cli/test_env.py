@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.cli.conftest import Reactor
+from tests.support.preloaded import Command
 from tests.support.server import REACTOR, Server
 from tests.support.socket import Socket
 from tests.support.waiting import eventually
@@ -44,24 +44,9 @@ async def value(ctx: QueryCtx, name: str) -> str | None:
 """
 
 
-@pytest.fixture
-def server(app: Path) -> Server:
-    """On the database that the command takes too; not started."""
-    folder = app / ".reactor"
-    folder.mkdir()
+@pytest.fixture(autouse=True)
+def names(app: Path) -> None:
     (app / "app_functions" / "names.py").write_text(NAMES)
-    server = Server(folder, app=app)
-    server.arguments[server.arguments.index("--db") + 1] = str(folder / "reactor.db")
-    return server
-
-
-@pytest.fixture(params=["without a server", "on the server"])
-def running(request: pytest.FixtureRequest, server: Server) -> Iterator[None]:
-    if request.param == "without a server":
-        yield
-        return
-    with server:
-        yield
 
 
 def declare_settings(app: Path) -> None:
@@ -69,16 +54,12 @@ def declare_settings(app: Path) -> None:
     (app / "app_functions" / "mail.py").write_text(MAIL)
 
 
-def piped(app: Path, text: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([str(REACTOR), *arguments], cwd=app, capture_output=True, text=True, timeout=60, input=text)
-
-
 @pytest.mark.usefixtures("running")
 def test_variables_are_set_listed_read_and_removed(reactor: Reactor, app: Path) -> None:
     assert reactor("env", "list").stdout == ""
     assert reactor("env", "set", "GREETING", "hej då").stdout == "Set GREETING\n"
     assert reactor("env", "set", "B=1=2").stdout == "Set B\n"
-    assert piped(app, "from a pipe\n", "env", "set", "C").stdout == "Set C\n"
+    assert reactor("env", "set", "C", input="from a pipe\n").stdout == "Set C\n"
     assert reactor("env", "list").stdout == "B=1=2\nC=from a pipe\nGREETING=hej då\n"
     assert reactor("env", "get", "GREETING").stdout == "hej då\n"
     assert json.loads(reactor("run", "names:value", '{"name": "GREETING"}').stdout) == "hej då"
@@ -102,27 +83,27 @@ def test_a_file_is_set_as_a_whole_unless_it_would_replace_something(reactor: Rea
     assert reactor("env", "list").stdout.startswith("A=2\nB=two words\n")
 
 
-@pytest.mark.usefixtures("running")
-@pytest.mark.parametrize(
-    ("arguments", "status", "said"),
-    [
-        (("set", "1A", "x"), 1, "'1A' is no name of an environment variable"),
-        (("set", "CONVEX_CLOUD_URL", "x"), 1, "cannot be set"),
-        (("set", "A", "s3cret" * 2000), 1, "The value of A has 12000 bytes, at most 8192"),
-        (("set",), 2, "give NAME VALUE, or --from-file FILE"),
-        (("set", "A", "1", "--from-file", "x.env"), 2, "give NAME VALUE, or --from-file FILE"),
-        (("set", "--from-file", "nowhere.env"), 1, "There is no file nowhere.env"),
-        (("set", "--from-file", "latin.env"), 1, "latin.env: "),
-        (("remove", "1A"), 1, "'1A' is no name"),
-    ],
+WRONG: tuple[tuple[tuple[str, ...], int, str], ...] = (
+    (("set", "1A", "x"), 1, "'1A' is no name of an environment variable"),
+    (("set", "CONVEX_CLOUD_URL", "x"), 1, "cannot be set"),
+    (("set", "A", "s3cret" * 2000), 1, "The value of A has 12000 bytes, at most 8192"),
+    (("set",), 2, "give NAME VALUE, or --from-file FILE"),
+    (("set", "A", "1", "--from-file", "x.env"), 2, "give NAME VALUE, or --from-file FILE"),
+    (("set", "--from-file", "nowhere.env"), 1, "There is no file nowhere.env"),
+    (("set", "--from-file", "latin.env"), 1, "latin.env: "),
+    (("remove", "1A"), 1, "'1A' is no name"),
 )
-def test_what_cannot_be_is_said(reactor: Reactor, app: Path, arguments: tuple[str, ...], status: int, said: str) -> None:
+
+
+@pytest.mark.usefixtures("running")
+def test_what_cannot_be_is_said(reactor: Reactor, app: Path) -> None:
     (app / "latin.env").write_bytes(b"A=\xe4\n")
-    failed = reactor("env", *arguments)
-    assert failed.returncode == status
-    assert said in failed.stderr
-    assert "s3cret" not in failed.stderr and "Traceback" not in failed.stderr
-    assert reactor("env", "list").stdout == ""
+    for arguments, status, said in WRONG:
+        failed = reactor("env", *arguments)
+        assert failed.returncode == status, arguments
+        assert said in failed.stderr, arguments
+        assert "s3cret" not in failed.stderr and "Traceback" not in failed.stderr
+        assert reactor("env", "list").stdout == "", arguments
 
 
 def test_a_live_query_follows_a_variable_and_no_log_has_its_value(reactor: Reactor, server: Server) -> None:
@@ -138,8 +119,7 @@ def test_a_live_query_follows_a_variable_and_no_log_has_its_value(reactor: React
 
 def test_dev_waits_for_a_variable_that_the_settings_need(reactor: Reactor, server: Server, app: Path) -> None:
     declare_settings(app)
-    with server.log.open("wb") as out:
-        process = subprocess.Popen(server.arguments, cwd=app, stdout=out, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
+    process = Command(server.arguments, app, server.log)
     try:
         eventually(lambda: "Save a change" in server.output(), "the message")
         assert "deployment.Settings needs the environment variable API_KEY, which is not set" in server.output()

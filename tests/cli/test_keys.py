@@ -33,10 +33,8 @@ def test_keys_need_no_app_that_loads(reactor: Reactor, app: Path) -> None:
     assert reactor("keys", "list").stdout.endswith(" UTC  deploy\n")
 
 
-def test_a_key_serves_after_a_restart_and_until_it_is_revoked(reactor: Reactor, app: Path) -> None:
+def test_a_key_serves_after_a_restart_and_until_it_is_revoked(reactor: Reactor, server: Server, app: Path) -> None:
     key = reactor("keys", "create", "deploy").stdout.strip()
-    server = Server(app / ".reactor", app=app)
-    server.arguments[server.arguments.index("--db") + 1] = str(app / ".reactor" / "reactor.db")
 
     def count() -> httpx.Response:
         body = {"path": "notes:count", "args": {}, "format": "json"}

@@ -31,15 +31,6 @@ def server(app: Path, url: str) -> Server:
     return Server(app, app=app, command="start", db=url)
 
 
-@pytest.fixture(params=["without a server", "on the server"])
-def running(request: pytest.FixtureRequest, server: Server) -> Iterator[None]:
-    if request.param == "without a server":
-        yield
-        return
-    with server:
-        yield
-
-
 @pytest.fixture
 def succeeds(reactor: Reactor, url: str, server: Server) -> Succeeds:
     """Runs the command on the database, and gives what it prints."""

@@ -24,22 +24,22 @@ def test_internal_functions_can_be_called(reactor: Reactor) -> None:
     assert json.loads(reactor("run", "notes:count").stdout) == 0
 
 
-@pytest.mark.usefixtures("running")
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
-        (("notes:nope",), "Could not find"),
-        (("notes:add", '{"text": 5}'), "text"),
-        (("notes:add", "[]"), "object"),
-        (("notes:add", "{text"), "not JSON"),
-    ],
+WRONG: tuple[tuple[tuple[str, ...], str], ...] = (
+    (("notes:nope",), "Could not find"),
+    (("notes:add", '{"text": 5}'), "text"),
+    (("notes:add", "[]"), "object"),
+    (("notes:add", "{text"), "not JSON"),
 )
-def test_what_fails_is_said_with_exit_status_1(reactor: Reactor, arguments: tuple[str, ...], said: str) -> None:
-    failed = reactor("run", *arguments)
-    assert failed.returncode == 1
-    assert said in failed.stderr
-    assert failed.stdout == ""
-    assert "Traceback" not in failed.stderr
+
+
+@pytest.mark.usefixtures("running")
+def test_what_fails_is_said_with_exit_status_1(reactor: Reactor) -> None:
+    for arguments, said in WRONG:
+        failed = reactor("run", *arguments)
+        assert failed.returncode == 1, arguments
+        assert said in failed.stderr, arguments
+        assert failed.stdout == ""
+        assert "Traceback" not in failed.stderr
 
 
 def test_a_server_that_was_killed_leaves_nothing_in_the_way(reactor: Reactor, app: Path) -> None:

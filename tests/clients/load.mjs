@@ -1,11 +1,12 @@
 // Official JavaScript clients that transfer money and append to lists, and others that watch live queries on every node.
 // Each line on standard output is what one client was told; "stop" on standard input ends it. Driven by tests/cluster/load.py.
 import { createInterface } from "node:readline";
+import { setTimeout as wait } from "node:timers/promises";
 import { ConvexClient } from "convex/browser";
 import { anyApi as api } from "convex/server";
 import { ConvexError } from "convex/values";
 
-const { url, nodes, clients, first, run, accounts, balance } = JSON.parse(process.argv[2]);
+const { url, nodes, clients, first, run, accounts, balance, pause } = JSON.parse(process.argv[2]);
 const KEYS = "abcdef";
 
 const tell = (message) => process.stdout.write(`${JSON.stringify(message)}\n`);
@@ -38,6 +39,7 @@ async function write(client, number) {
     } catch (error) {
       tell(error instanceof ConvexError ? { ended: now() } : { failed: String(error) });
     }
+    if (pause) await wait(1000 * pause);
   }
 }
 

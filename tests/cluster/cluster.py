@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from reactor.client import Client
-from tests.cluster.load import ACCOUNTS, BALANCE, Load, under_load
+from tests.cluster.load import ACCOUNTS, BALANCE, PAUSE_S, Load, under_load
 from tests.cluster.wire import Wire, laid
 from tests.support.server import Server
 
@@ -38,9 +38,9 @@ class Cluster:
     back: Wire
 
     @asynccontextmanager
-    async def loaded(self) -> AsyncIterator[Load]:
+    async def loaded(self, pause_s: float = PAUSE_S) -> AsyncIterator[Load]:
         """Inside, clients are at work."""
-        async with under_load(f"http://127.0.0.1:{self.front.port}", [node.url for node in self.nodes]) as load:
+        async with under_load(f"http://127.0.0.1:{self.front.port}", [node.url for node in self.nodes], pause_s) as load:
             yield load
 
 

@@ -23,7 +23,7 @@ from tests.cluster.history import History, Operation
 from tests.support.server import ROOT
 from tests.support.waiting import eventually_async
 
-__all__ = ["ACCOUNTS", "BALANCE", "Load", "quick_client", "under_load"]
+__all__ = ["ACCOUNTS", "BALANCE", "PAUSE_S", "Load", "quick_client", "under_load"]
 
 ACCOUNTS, BALANCE = 20, 100.0
 KEYS = "abcdef"
@@ -31,6 +31,10 @@ KEYS = "abcdef"
 JAVASCRIPT = ROOT / "tests" / "clients" / "load.mjs"
 PYTHON = Path(__file__).with_name("official.py")
 JAVASCRIPT_CLIENTS = 4
+
+#: How long each client thinks between two calls. All together still make hundreds of calls a second. Without it they keep the machine busy
+#: for as long as a fault lasts, and the lists, which each call and each update has as a whole, grow by as much.
+PAUSE_S = 0.02
 
 _runs = itertools.count(1)
 
@@ -46,6 +50,7 @@ class Load:
     Args:
         front: where official clients connect; they meet any node.
         nodes: each has a client of its own, and official ones that watch.
+        pause_s: how long a client waits from an answer to its next call.
 
     Attributes:
         run: names its lists.
@@ -54,7 +59,7 @@ class Load:
         by_node: when those of each node's own client were.
     """
 
-    def __init__(self, front: str, nodes: Sequence[str]) -> None:
+    def __init__(self, front: str, nodes: Sequence[str], pause_s: float) -> None:
         self.run = f"run {next(_runs)}"
         self.history = History()
         self.acknowledged: list[float] = []
@@ -62,6 +67,7 @@ class Load:
         self.failed: list[str] = []
         self._front = front
         self._nodes = nodes
+        self._pause_s = pause_s
         self._stop = False
         self._own: list[asyncio.Task[None]] = []
         self._reading: list[asyncio.Task[None]] = []
@@ -70,7 +76,7 @@ class Load:
         self._views: list[dict[str, Any]] = []
 
     async def start(self) -> None:
-        settings = {"url": self._front, "run": self.run, "accounts": ACCOUNTS, "balance": BALANCE}
+        settings = {"url": self._front, "run": self.run, "accounts": ACCOUNTS, "balance": BALANCE, "pause": self._pause_s}
         javascript = {"nodes": self._nodes, "clients": JAVASCRIPT_CLIENTS, "first": 100}
         await self._spawn("node", str(JAVASCRIPT), json.dumps(settings | javascript))
         # To the node whose connections no fault breaks. This client calls its session by a new name each time that it connects, so what
@@ -183,6 +189,7 @@ class Load:
                     continue
                 self.by_node[number].append(time.monotonic())
                 self.acknowledged.append(time.monotonic())
+                await asyncio.sleep(self._pause_s)
 
 
 def _lists(value: Any) -> dict[str, list[float]]:
@@ -190,9 +197,9 @@ def _lists(value: Any) -> dict[str, list[float]]:
 
 
 @asynccontextmanager
-async def under_load(front: str, nodes: Sequence[str]) -> AsyncIterator[Load]:
+async def under_load(front: str, nodes: Sequence[str], pause_s: float = PAUSE_S) -> AsyncIterator[Load]:
     """Inside, the clients of a load are at work."""
-    load = Load(front, nodes)
+    load = Load(front, nodes, pause_s)
     try:
         await load.start()
         yield load

@@ -21,10 +21,10 @@ def tell(**message: Any) -> None:
     print(json.dumps(message), flush=True)
 
 
-def main(url: str, first: int, run: str, accounts: int, balance: float) -> None:
+def main(url: str, first: int, run: str, accounts: int, balance: float, pause: float) -> None:
     client = ConvexClient(url)
     count = 0
-    while not select.select([sys.stdin], [], [], 0)[0]:
+    while not select.select([sys.stdin], [], [], pause)[0]:
         count += 1
         keys = random.sample(KEYS, random.choice((1, 2)))
         began = time.monotonic()
@@ -52,4 +52,4 @@ def main(url: str, first: int, run: str, accounts: int, balance: float) -> None:
 
 if __name__ == "__main__":
     settings = json.loads(sys.argv[1])
-    main(*(settings[name] for name in ("url", "first", "run", "accounts", "balance")))
+    main(*(settings[name] for name in ("url", "first", "run", "accounts", "balance", "pause")))

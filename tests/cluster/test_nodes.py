@@ -35,7 +35,7 @@ LONG = bool(os.environ.get("REACTOR_TEST_LONG"))
 
 
 async def test_histories_of_two_nodes_are_strictly_serializable_and_live_queries_right(two: Cluster) -> None:
-    async with two.loaded() as load:
+    async with two.loaded(pause_s=0) as load:
         await load.more(20_000 if LONG else 1500, within_s=600)
         await settle(two, load)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import random
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -11,8 +10,7 @@ from typing import Any
 import pytest
 
 from reactor.client import Client
-from reactor.services.scheduler import INTERRUPTED
-from tests.acceptance.test_scheduler import APP, all_runs, drained
+from tests.acceptance.test_scheduler import APP, all_runs, check_runs, drained, killed_meanwhile
 from tests.support.postgres import database
 from tests.support.server import Server
 
@@ -22,7 +20,7 @@ pytestmark = pytest.mark.anyio
 async def test_over_kills_of_either_node_mutations_run_once_actions_at_most_once_and_what_is_canceled_never(
     tmp_path: Path, postgres_url: str
 ) -> None:
-    effects, chance = tmp_path / "effects", random.Random()
+    effects = tmp_path / "effects"
     effects.touch()
     submitted: list[str] = []
     acknowledged: list[str] = []
@@ -43,17 +41,7 @@ async def test_over_kills_of_either_node_mutations_run_once_actions_at_most_once
                         id: Any = await client.mutation("jobs:soon", key=key)
                         canceled[key] = bool(await two.mutation("jobs:cancel", id=id))
 
-                submitting = [asyncio.create_task(submit(client)) for client in (one, two, one, two)]
-                for node in nodes:
-                    until = len(acknowledged) + chance.randrange(20, 100)
-                    while len(acknowledged) < until:
-                        await asyncio.wait(submitting, timeout=0.02)
-                        assert not any(task.done() for task in submitting)
-                    await asyncio.to_thread(node.kill)
-                    await asyncio.to_thread(node.start)
-                for task in submitting:
-                    task.cancel()
-                await asyncio.gather(*submitting, return_exceptions=True)
+                await killed_meanwhile(nodes, [submit(client) for client in (one, two, one, two)], acknowledged)
                 await drained(one, 120)
                 runs = await all_runs(one)
                 failed: Any = await one.query("jobs:failures")
@@ -61,15 +49,7 @@ async def test_over_kills_of_either_node_mutations_run_once_actions_at_most_once
             for node in nodes:
                 await asyncio.to_thread(node.stop)
     print(f"{len(acknowledged)} acknowledged, {sum(canceled.values())} canceled, {len(failed)} actions interrupted")
-    lines = Counter(effects.read_text().split())
-    for key in submitted:
-        taken = runs[f"m{key}"]
-        assert taken == 1 or (taken == 0 and key not in acknowledged), (key, taken)
-        assert lines[f"a{key}"] <= 1 and runs[f"a{key}"] <= lines[f"a{key}"], key
-    assert {job["state"]["error"] for job in failed} <= {INTERRUPTED}
-    interrupted = {job["args"][0]["key"] for job in failed}
-    for key in acknowledged:
-        assert f"a{key}" in interrupted or runs[f"a{key}"] == 1, key
+    check_runs(runs, failed, Counter(effects.read_text().split()), submitted, acknowledged)
     assert canceled and any(canceled.values())
     for key, in_time in canceled.items():
         assert runs[f"c{key}"] == (0 if in_time else 1), key

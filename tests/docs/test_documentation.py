@@ -25,7 +25,7 @@ from reactor.server.settings import Settings
 from reactor.stores.postgres_head import STEPS as HEAD_STEPS
 from reactor.stores.postgres_snapshots import STEPS as READ_STEPS
 from reactor.stores.sqlite import STEPS as SQLITE_STEPS
-from tests.support.checking import TYPE_CACHE
+from tests.support.checking import type_check
 from tests.support.server import REACTOR, ROOT, Server
 
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
@@ -57,7 +57,7 @@ def test_the_readmes_app_is_short_runs_and_type_checks(tmp_path: Path) -> None:
         (app / "client.mjs").write_text(script + "setTimeout(() => process.exit(0), 500);\n")
         (app / "node_modules").symlink_to(NODE_MODULES)
         assert "body: 'hello'" in command(app, "node", "client.mjs")
-    command(app, sys.executable, "-m", "mypy", "--strict", "schema.py", "app_functions", "--cache-dir", TYPE_CACHE)
+    type_check(app, "schema.py", "app_functions")
 
 
 def test_the_tutorials_app_passes_the_test_that_it_ends_with(tmp_path: Path) -> None:
@@ -80,7 +80,7 @@ def test_the_benchmarks_that_are_named_can_be_run_so() -> None:
 def test_a_pages_app_passes_its_own_test_and_type_checks(page: str, tmp_path: Path) -> None:
     write_files(ROOT / "docs" / page, tmp_path)
     assert " passed" in command(tmp_path, sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider")
-    command(tmp_path, sys.executable, "-m", "mypy", "--strict", "--explicit-package-bases", ".", "--cache-dir", TYPE_CACHE)
+    type_check(tmp_path, ".")
 
 
 def test_the_how_tos_examples_pass_their_tests_and_type_check(tmp_path: Path) -> None:
@@ -88,18 +88,7 @@ def test_the_how_tos_examples_pass_their_tests_and_type_check(tmp_path: Path) ->
     (tmp_path / "conftest.py").write_text('import pytest\n\n\n@pytest.fixture\ndef anyio_backend():\n    return "asyncio"\n')
     write_files(ROOT / "docs" / "how-to.md", tmp_path)
     assert re.search(r"\d passed", command(tmp_path, sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"))
-    command(
-        tmp_path,
-        sys.executable,
-        "-m",
-        "mypy",
-        "--strict",
-        "--explicit-package-bases",
-        "schema.py",
-        "app_functions",
-        "--cache-dir",
-        TYPE_CACHE,
-    )
+    type_check(tmp_path, "schema.py", "app_functions")
 
 
 @pytest.mark.parametrize("page", ["http-actions.md", "webhooks.md", "contrib.md"])
@@ -107,23 +96,12 @@ def test_a_guides_app_type_checks_and_passes_its_test(page: str, tmp_path: Path)
     app = tmp_path / "app"
     write_files(ROOT / "docs" / page, app)
     assert "passed" in command(app, sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider")
-    command(
-        app,
-        sys.executable,
-        "-m",
-        "mypy",
-        "--strict",
-        "--explicit-package-bases",
-        "schema.py",
-        "app_functions",
-        "--cache-dir",
-        TYPE_CACHE,
-    )
+    type_check(app, "schema.py", "app_functions")
 
 
 def test_the_app_that_declares_its_environment_passes_its_test_and_is_served(tmp_path: Path) -> None:
     write_files(ROOT / "docs" / "environment.md", tmp_path)
-    command(tmp_path, sys.executable, "-m", "mypy", "--strict", "deployment.py", "app_functions", "--cache-dir", TYPE_CACHE)
+    type_check(tmp_path, "deployment.py", "app_functions")
     assert "1 passed" in command(tmp_path, sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider")
     command(tmp_path, str(REACTOR), "dev", "--once")
     assert command(tmp_path, str(REACTOR), "run", "mail:sender") == '"no-reply@example.com"\n'
@@ -133,7 +111,7 @@ def test_the_app_that_declares_its_environment_passes_its_test_and_is_served(tmp
 def test_the_app_of_files_takes_keeps_and_serves_them(tmp_path: Path) -> None:
     app = tmp_path / "app"
     write_files(ROOT / "docs" / "files.md", app)
-    command(app, sys.executable, "-m", "mypy", "--strict", "schema.py", "app_functions", "--cache-dir", TYPE_CACHE)
+    type_check(app, "schema.py", "app_functions")
     with Server(tmp_path, app=app) as server:
         (app / "upload.mjs").write_text((app / "upload.mjs").read_text().replace("http://127.0.0.1:3210", server.url))
         (app / "cat.png").write_bytes(bytes(12_345))

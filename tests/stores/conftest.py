@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,9 +25,11 @@ class Place:
 
 
 @pytest.fixture
-def place(databases: Databases, tmp_path: Path) -> Place:
+def place(databases: Databases, tmp_path: Path) -> Iterator[Place]:
     """An empty place."""
-    return Place(databases, databases.new(tmp_path))
+    address = databases.new(tmp_path)
+    yield Place(databases, address)
+    databases.give_back(address)
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from reactor.schema.catalog import Catalog
 from reactor.stores.postgres import PostgresStore
 from reactor.stores.sqlite import SqliteStore
 from reactor.testing import VirtualRuntime
-from tests.support.postgres import drop_database, new_database
+from tests.support.postgres import clear_database, drop_database, new_database
 
 __all__ = ["Databases", "PostgresDatabases", "SqliteDatabases"]
 
@@ -30,6 +30,10 @@ class Databases(Protocol):
 
     def new(self, folder: Path) -> str:
         """The address of one, as ``--db`` takes it. A file would be in ``folder``."""
+        ...
+
+    def give_back(self, address: str) -> None:
+        """What was made at ``address`` is of no more use to who had it."""
         ...
 
     async def open(self, address: str) -> Store:
@@ -44,6 +48,9 @@ class Databases(Protocol):
 class SqliteDatabases:
     def new(self, folder: Path) -> str:
         return str(folder / "test.db")
+
+    def give_back(self, address: str) -> None:
+        pass  # it goes with its folder
 
     async def open(self, address: str) -> SqliteStore:
         return SqliteStore.open(address)
@@ -62,11 +69,17 @@ class PostgresDatabases:
     def __init__(self, url: str) -> None:
         self._url = url
         self._made: list[str] = []
+        self._empty: list[str] = []
         self._free: dict[object, list[tuple[str, int]]] = defaultdict(list)  # by what the tables are
 
     def new(self, folder: Path) -> str:
-        self._made.append(new_database(self._url))
+        self._made.append(self._empty.pop() if self._empty else new_database(self._url))
         return self._made[-1]
+
+    def give_back(self, address: str) -> None:
+        self._made.remove(address)
+        clear_database(address)
+        self._empty.append(address)
 
     def drop(self) -> None:
         """Drop what ``new`` made, whoever still uses it: each takes 8 MB of the disk."""

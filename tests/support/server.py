@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -13,6 +14,7 @@ from typing import ClassVar
 
 import httpx
 
+from tests.support.preloaded import Command
 from tests.support.waiting import eventually
 
 __all__ = ["CLIENTS_APP", "ROOT", "Server", "free_port"]
@@ -52,7 +54,7 @@ class Server:
         self.log = data / f"server-{self.port}.log"
         self.db = db or new_database(data)
         self.arguments = [str(REACTOR), command, "--port", str(self.port), "--db", self.db, *options]
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process: Command | None = None
 
     def __enter__(self) -> Server:
         self.start()
@@ -67,16 +69,7 @@ class Server:
 
     def start(self) -> None:
         """Start a process and return when it answers."""
-        with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
-                self.arguments,
-                cwd=self.app,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env=os.environ | {"PYTHONUNBUFFERED": "1"},
-                start_new_session=True,  # so that a kill reaches whatever it started itself
-            )
+        self.process = Command(self.arguments, self.app, self.log)
         eventually(self.answers, f"{' '.join(self.arguments)} to answer", within_s=60)
 
     def answers(self) -> bool:
@@ -111,8 +104,9 @@ class Server:
     def end(self, sign: signal.Signals) -> None:
         if self.process is None:
             return
-        self.send(sign)
-        self.resume()  # what was paused could not obey
+        with contextlib.suppress(ProcessLookupError):  # it has ended by now
+            self.send(sign)
+            self.resume()  # what was paused could not obey
         try:
             self.process.wait(20)
         except subprocess.TimeoutExpired:
