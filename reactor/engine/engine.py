@@ -31,8 +31,8 @@ Follower = Callable[[Ts, Write], None]
 
 #: Runs of a mutation for each attempt: those that come to nothing because of others are not counted, but are not endless.
 RUNS = 10
-#: Attempts after which a mutation runs while no other begins.
-FAVOURED_ATTEMPTS = 2
+#: Runs that came to nothing, whatever for, after which a mutation runs while no other does.
+FAVOURED_AFTER = 2
 #: At a time: each may hold all that was changed since.
 READS_OF_THE_PAST = 4
 #: Why a mutation runs again: a commit changed what it had read; what others had accepted before it could not be written, or the
@@ -269,11 +269,11 @@ class Engine:
         table = ""
         repeated = False
         attempt = 0
-        for _ in range(RUNS * self._limits.mutation_attempts):
+        for runs in range(RUNS * self._limits.mutation_attempts):
             if attempt == self._limits.mutation_attempts:
                 break
             try:
-                if attempt < FAVOURED_ATTEMPTS:
+                if runs < FAVOURED_AFTER:
                     accepted = await self._attempt(run, request, on_durable, repeated=repeated)
                 else:
                     async with self._committer.favour():
