@@ -29,6 +29,7 @@ from typing import Any, NamedTuple
 
 from reactor.engine.commit_log import Published, hydrate
 from reactor.engine.read_set import ReadSet
+from reactor.engine.recent import Change, Recent
 from reactor.engine.row_cache import RowCache
 from reactor.engine.runtime import Runtime
 from reactor.engine.store import LOG_TRIMMED, WENT_BACK, Commit, LogEntry, RequestKey, RequestRepeated, Store, StoreSnapshot, Ts, Write
@@ -123,18 +124,6 @@ class Accepted:
             self.settled.set_result(None)
 
 
-class _Change(NamedTuple):
-    """What was written at a position.
-
-    Attributes:
-        undone: it takes back what was accepted.
-    """
-
-    position: int
-    writes: Sequence[Write]
-    undone: bool
-
-
 class _Favoured(NamedTuple):
     """A mutation that is to run while no other does."""
 
@@ -190,7 +179,7 @@ class Committer:
         self._creation_time = 0.0  # above that of every document inserted here, also when the clock stands still
         self._overlay = Overlay()
         self.cache = RowCache(limits.row_cache_bytes)
-        self._recent: deque[_Change] = deque()
+        self._recent = Recent()
         self._running: dict[MutationTransaction, None] = {}
         self._pending: list[Accepted] = []
         self._requests: dict[RequestKey, Accepted] = {}  # accepted, and neither durable nor failed yet
@@ -316,7 +305,7 @@ class Committer:
     def _lay(self, position: int, writes: Sequence[Write], *, undone: bool = False) -> None:
         """Have what was written at the next position read by all that begin from now on, and stand in the way of what runs."""
         self.position = position
-        self._recent.append(_Change(position, writes, undone))
+        self._recent.add(Change(position, writes, undone))
         self.cache.apply(writes, position)
         for table, id, _, after, _, keys, row in writes:
             self._overlay.put(Image(position, table, id, after, keys, row))
@@ -325,11 +314,9 @@ class Committer:
         """Raise Conflict if something was accepted, learned or taken back since ``tx`` began that wrote inside its read set."""
         if tx.epoch != self._epoch:
             raise Conflict(innocent=True)
-        for position, writes, undone in reversed(self._recent):
-            if position <= tx.base.upto:
-                break
-            if (undone or not undone_only) and tx.read_set.overlaps(writes):
-                raise Conflict(innocent=True) if undone else Conflict(writes[0].table.name)
+        change = self._recent.overlapping(tx.read_set, tx.base.upto, undone_only=undone_only)
+        if change is not None:
+            raise Conflict(innocent=True) if change.undone else Conflict(change.writes[0].table.name)
 
     async def confirm(self, tx: MutationTransaction) -> None:
         """Wait until all that ``tx`` may have read is durable, and no node has changed it: only then is a mutation that failed told so.
@@ -635,8 +622,7 @@ class Committer:
         """Forget what every running mutation's snapshot, and every later one, has."""
         above = min((tx.base.above for tx in self._running), default=self.flushed)
         self._overlay.drop_upto(above)
-        while self._recent and self._recent[0].position <= above:
-            self._recent.popleft()
+        self._recent.drop_upto(above)
 
 
 def _resolve(future: asyncio.Future[None]) -> None:
