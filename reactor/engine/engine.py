@@ -31,8 +31,9 @@ Follower = Callable[[Ts, Write], None]
 
 #: Runs of a mutation for each attempt: those that come to nothing because of others are not counted, but are not endless.
 RUNS = 10
-#: Runs that came to nothing, whatever for, after which a mutation runs while no other does.
-FAVOURED_AFTER = 2
+#: Runs that came to nothing, whatever for, after which a mutation runs while no other does. Two are usual where nodes write the same:
+#: a commit that came while it read, and another node's, after which it runs under the head anyway.
+FAVOURED_AFTER = 3
 #: At a time: each may hold all that was changed since.
 READS_OF_THE_PAST = 4
 #: Why a mutation runs again: a commit changed what it had read; what others had accepted before it could not be written, or the
