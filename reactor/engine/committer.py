@@ -223,7 +223,12 @@ class Committer:
     async def favour(self) -> AsyncIterator[None]:
         """Inside, one mutation that others kept coming in the way of runs, and no other does, here or on another node: the head
         is held meanwhile. For a moment only: one that takes longer is not waited for.
+
+        Raises, when it is entered:
+            StoreError: the committer has ended.
         """
+        if self._ended is not None:
+            raise self._ended
         loop = asyncio.get_running_loop()
         favoured = _Favoured(loop.create_future(), loop.create_future())
         self._favoured.append(favoured)
@@ -233,8 +238,7 @@ class Committer:
             await favoured.granted
             yield
         finally:
-            if not favoured.over.done():
-                favoured.over.set_result(None)
+            _resolve(favoured.over)
 
     async def _let_favoured_run(self) -> None:
         """The head is held, and every commit is learned: let those that are to be favoured run, one after the other."""
