@@ -7,7 +7,9 @@
 
 A mutation is accepted when no commit since it began wrote inside its read set. From then on later mutations read
 through its writes, so that a hot document is not a queue of retries; nobody outside is told before it is durable, neither
-its own caller nor that of one that failed on what it wrote. If its group fails, all that was accepted after it runs again.
+its own caller nor that of one that failed on what it wrote. What was accepted and will never be, because another node's commit
+changed what it had read, or because its group failed, is taken back by a change of its own at a later position: whoever has read
+it runs again, and nobody else.
 
 What each step waits for is why the order of commits is the order of ``ts`` and agrees with real time: a mutation that
 begins after another was answered begins with that one's writes below it; ts are assigned in the order of acceptance
@@ -27,9 +29,11 @@ from typing import Any, NamedTuple
 
 from reactor.engine.commit_log import Published, hydrate
 from reactor.engine.read_set import ReadSet
+from reactor.engine.recent import Change, Recent
 from reactor.engine.row_cache import RowCache
 from reactor.engine.runtime import Runtime
 from reactor.engine.store import LOG_TRIMMED, WENT_BACK, Commit, LogEntry, RequestKey, RequestRepeated, Store, StoreSnapshot, Ts, Write
+from reactor.engine.subscriptions import Subscriptions
 from reactor.engine.transaction import NO_CACHE, Base, Transaction
 from reactor.engine.write_set import Image, Overlay
 from reactor.errors import StoreError, StoreUnavailable
@@ -45,7 +49,7 @@ _log = logging.getLogger(__name__)
 #: what they read in the cache need two or three; the others come into a later group.
 RERUN_TURNS = 4
 
-#: How long a mutation may keep others from beginning.
+#: How long a mutation may keep others from beginning; and after how long no further one is let.
 FAVOUR_S = 0.5
 
 #: Times that a group is written anew after its connection was lost.
@@ -120,6 +124,13 @@ class Accepted:
             self.settled.set_result(None)
 
 
+class _Favoured(NamedTuple):
+    """A mutation that is to run while no other does."""
+
+    granted: asyncio.Future[None]
+    over: asyncio.Future[None]
+
+
 class MutationTransaction(Transaction):
     """A transaction that the committer began, and may accept."""
 
@@ -164,11 +175,11 @@ class Committer:
         self.position = 0
         self.flushed = 0
         self.head = head
-        self._epoch = 0  # grows whenever what was accepted, or the catalog, ceases to hold for running mutations
+        self._epoch = 0  # grows whenever what running mutations began from ceases to be known: the catalog, or the log
         self._creation_time = 0.0  # above that of every document inserted here, also when the clock stands still
         self._overlay = Overlay()
         self.cache = RowCache(limits.row_cache_bytes)
-        self._recent: deque[tuple[int, Sequence[Write]]] = deque()
+        self._recent = Recent()
         self._running: dict[MutationTransaction, None] = {}
         self._pending: list[Accepted] = []
         self._requests: dict[RequestKey, Accepted] = {}  # accepted, and neither durable nor failed yet
@@ -177,10 +188,8 @@ class Committer:
         self._ended: StoreError | None = None
         self._failures = 0  # in a row, to write the group that is pending first
         self.group_sizes = Histogram(GROUP_SIZES)
-        self._favour = asyncio.Lock()
-        self._favoured = 0  # how many are, or wait to be
-        self._granted = asyncio.Event()  # set while they may run
-        self._quiet = asyncio.Event()  # set when no mutation runs, for the one that is favoured
+        self._favoured: deque[_Favoured] = deque()  # waiting for it
+        self._quiet: asyncio.Future[None] | None = None  # resolves when no mutation runs, for the one that is favoured
         self._unfavoured = asyncio.Event()  # cleared while one mutation is favoured
         self._unfavoured.set()
         self._wake = asyncio.Event()
@@ -214,38 +223,43 @@ class Committer:
     async def favour(self) -> AsyncIterator[None]:
         """Inside, one mutation that others kept coming in the way of runs, and no other does, here or on another node: the head
         is held meanwhile. For a moment only: one that takes longer is not waited for.
+
+        Raises, when it is entered:
+            StoreError: the committer has ended.
         """
-        self._favoured += 1
+        if self._ended is not None:
+            raise self._ended
+        loop = asyncio.get_running_loop()
+        favoured = _Favoured(loop.create_future(), loop.create_future())
+        self._favoured.append(favoured)
+        self._idle.clear()
+        self._wake.set()
         try:
-            async with self._favour:
-                self._unfavoured.clear()
-                self._idle.clear()
-                self._wake.set()
-                await self._granted.wait()
-                over = asyncio.get_running_loop().call_later(FAVOUR_S, self._lose_patience)
-                try:
-                    if self._running:
-                        self._quiet.clear()
-                        await self._quiet.wait()
-                    yield
-                finally:
-                    over.cancel()
+            await favoured.granted
+            yield
         finally:
-            self._favoured -= 1
-            if not self._favoured:
-                self._unfavoured.set()
+            _resolve(favoured.over)
 
     async def _let_favoured_run(self) -> None:
         """The head is held, and every commit is learned: let those that are to be favoured run, one after the other."""
-        self._granted.set()
+        loop = asyncio.get_running_loop()
+        until = loop.time() + FAVOUR_S
+        self._unfavoured.clear()
         try:
-            await self._unfavoured.wait()
+            while self._favoured and loop.time() < until:
+                granted, over = self._favoured.popleft()
+                if granted.done():
+                    continue  # its caller went away
+                patience = loop.call_later(FAVOUR_S, _resolve, over)
+                if self._running:
+                    self._quiet = loop.create_future()
+                    await asyncio.wait((self._quiet, over), return_when=asyncio.FIRST_COMPLETED)
+                    self._quiet = None
+                _resolve(granted)
+                await over
+                patience.cancel()
         finally:
-            self._granted.clear()
-
-    def _lose_patience(self) -> None:
-        self._unfavoured.set()
-        self._quiet.set()
+            self._unfavoured.set()
 
     def cache_at(self, ts: Ts) -> RowCache:
         """The row cache, if it has just what a snapshot at ``ts`` has. Another node's commit may be in that and not be learned."""
@@ -255,8 +269,8 @@ class Committer:
         """Close ``tx``, whether it was accepted or not."""
         tx.close()
         del self._running[tx]
-        if self._favoured and not self._running:
-            self._quiet.set()
+        if self._quiet is not None and not self._running:
+            _resolve(self._quiet)
         tx.base.snapshot.release()
 
     def accept(
@@ -284,10 +298,7 @@ class Committer:
         self._creation_time = max(self._creation_time, tx.creation_time)
         position = self.position + 1
         if writes:
-            self._recent.append((position, writes))
-            self.cache.apply(writes, position)
-            for table, id, _, after, _, keys, row in writes:
-                self._overlay.put(Image(position, table, id, after, keys, row))
+            self._lay(position, writes)
         commit = Commit(writes, request, answer.value, answer.log_lines)
         accepted = Accepted(position, commit, tx.read_set, answer, future, on_durable)
         if request is not None:
@@ -295,15 +306,21 @@ class Committer:
         self._queue(accepted)
         return future
 
-    def _check(self, tx: MutationTransaction) -> None:
-        """Raise Conflict if something was accepted or learned since ``tx`` began that wrote inside its read set."""
+    def _lay(self, position: int, writes: Sequence[Write], *, undone: bool = False) -> None:
+        """Have what was written at the next position read by all that begin from now on, and stand in the way of what runs."""
+        self.position = position
+        self._recent.add(Change(position, writes, undone))
+        self.cache.apply(writes, position)
+        for table, id, _, after, _, keys, row in writes:
+            self._overlay.put(Image(position, table, id, after, keys, row))
+
+    def _check(self, tx: MutationTransaction, *, undone_only: bool = False) -> None:
+        """Raise Conflict if something was accepted, learned or taken back since ``tx`` began that wrote inside its read set."""
         if tx.epoch != self._epoch:
             raise Conflict(innocent=True)
-        for position, writes in reversed(self._recent):
-            if position <= tx.base.upto:
-                break
-            if tx.read_set.overlaps(writes):
-                raise Conflict(writes[0].table.name)
+        change = self._recent.overlapping(tx.read_set, tx.base.upto, undone_only=undone_only)
+        if change is not None:
+            raise Conflict(innocent=True) if change.undone else Conflict(change.writes[0].table.name)
 
     async def confirm(self, tx: MutationTransaction) -> None:
         """Wait until all that ``tx`` may have read is durable, and no node has changed it: only then is a mutation that failed told so.
@@ -312,10 +329,7 @@ class Committer:
             Conflict: some of it will never be; the mutation has to run again.
             StoreError: the database cannot write.
         """
-        if tx.epoch != self._epoch:
-            raise Conflict(innocent=True)
-        if not self._store.exclusive:
-            self._check(tx)
+        self._check(tx, undone_only=self._store.exclusive)
         if tx.base.upto > self.flushed or not self._store.exclusive:
             future: asyncio.Future[Committed] = asyncio.get_running_loop().create_future()
             self._queue(Accepted(self.position + 1, Commit(()), tx.read_set, Answer(b"null"), future, None))
@@ -355,14 +369,15 @@ class Committer:
                 self._wake.clear()
                 if self._news:
                     await self._follow()
-                while self._pending or not self._unfavoured.is_set():
+                while self._pending or self._favoured:
                     await self._write_group()
                 self._idle.set()
         except Exception as error:
             # Nobody is left waiting for what nobody does.
             self._ended = error if isinstance(error, StoreError) else StoreError(f"The committer ended ({error!r}). Start the node again")
-            self._abandon({accepted.position: self._ended for accepted in self._pending})
-            self._granted.set()
+            self._abandon({accepted: self._ended for accepted in self._pending})
+            for granted, _ in self._favoured:
+                _resolve(granted)
             self._idle.set()
             raise self._ended from error
 
@@ -396,7 +411,7 @@ class Committer:
                     # They run again while the head is held: no other node's commit can come in their way a second time.
                     for _ in range(RERUN_TURNS if stale else 0):
                         await asyncio.sleep(0)
-                if not self._unfavoured.is_set():
+                if self._favoured:
                     await self._let_favoured_run()
                 group, self._pending = self._pending, []
                 if group:
@@ -406,7 +421,7 @@ class Committer:
                     self._finish(group)
         except RequestRepeated:
             self._pending = group + self._pending
-            self._abandon({accepted.position: Conflict(repeated=True) for accepted in group})
+            self._abandon({**dict.fromkeys(self._pending), **{accepted: Conflict(repeated=True) for accepted in group}})
         except Exception as error:
             self._pending = group + self._pending
             if isinstance(error, StoreError) and error.code == LOG_TRIMMED:
@@ -416,10 +431,10 @@ class Committer:
                 # Nothing was written, and all of it still holds: the same is tried again, on another connection.
                 self._failures += 1
                 return
-            self._abandon({accepted.position: error for accepted in group or self._pending})
+            self._abandon({**dict.fromkeys(self._pending), **dict.fromkeys(group or self._pending, error)})
             if isinstance(error, StoreError) and error.code == WENT_BACK:
                 raise
-            if not self._unfavoured.is_set():
+            if self._favoured:
                 # The head cannot be held. They run all the same, and are told of it when they are to be written.
                 await self._let_favoured_run()
         self._failures = 0
@@ -483,32 +498,25 @@ class Committer:
                 if error.code == WENT_BACK:
                     raise
                 _log.warning("The database could not be read: %s", error)
-                self._abandon({accepted.position: error for accepted in self._pending})
+                self._abandon({accepted: error for accepted in self._pending})
                 await self._runtime.sleep(START_OVER_S)
             else:
                 break
         # In the turn in which the store's snapshots moved on.
-        self._abandon({})
-        self.cache.clear(self.position)
+        self._abandon(dict.fromkeys(self._pending))
+        self._forget_accepted()
         self.head = snapshot.ts
         self._announce([])
 
     def _learn(self, entries: Sequence[LogEntry], head: Ts) -> bool:
         """Publish what other nodes committed up to ``head``. Whether accepted mutations had read what they changed, and begin anew."""
         foreign = [Published(entry.ts, hydrate(entry, self.catalog.tables)) for entry in entries if entry.ts > self.head]
-        stale = {
-            accepted.position: Conflict(entry.writes[0].table.name)
-            for accepted in (self._pending if foreign else ())
-            for entry in foreign
-            if accepted.read_set.overlaps(entry.writes)
-        }
+        stale = self._stale(foreign)
         if stale:
             self._abandon(stale)
         for entry in foreign:
             # Above every running mutation: none of them has it in its snapshot.
-            self.position += 1
-            self._recent.append((self.position, entry.writes))
-            self.cache.apply(entry.writes, self.position)
+            self._lay(self.position + 1, entry.writes)
             self._store.learn(entry.ts, entry.writes)
         if head > self.head:
             self._store.learn(head)
@@ -516,6 +524,29 @@ class Committer:
             self._flush()
             self._announce(foreign)
         return bool(stale)
+
+    def _stale(self, foreign: Sequence[Published]) -> dict[Accepted, Exception | None]:
+        """The accepted mutations that had read what others changed, and those that had read what these wrote, in order."""
+        stale: dict[Accepted, Exception | None] = {}
+        if not foreign or not self._pending:
+            return stale
+        readers: Subscriptions[Accepted] = Subscriptions()
+        for accepted in self._pending:
+            readers.replace(accepted, accepted.read_set)
+        for entry in foreign:
+            for accepted in readers.overlapping(entry.writes):
+                readers.remove(accepted)
+                stale[accepted] = Conflict(entry.writes[0].table.name)
+        built_on = list(stale)
+        while built_on:
+            below = built_on.pop()
+            for accepted in readers.overlapping(below.commit.writes):
+                # One that was accepted before had not read it.
+                if accepted.position > below.position:
+                    readers.remove(accepted)
+                    stale[accepted] = None
+                    built_on.append(accepted)
+        return {accepted: stale[accepted] for accepted in self._pending if accepted in stale}
 
     def _assign(self, group: Sequence[Accepted], after: Ts) -> None:
         """Give each commit its ts: above every earlier one of any node, near the clock, which may stand still or go back."""
@@ -560,25 +591,25 @@ class Committer:
                     waiting.set_result(None)
             self._waiting = [(ts, waiting) for ts, waiting in self._waiting if not waiting.done()]
 
-    def _abandon(self, outcomes: Mapping[int, Exception]) -> None:
-        """Forget every accepted write that is not durable. Running mutations may have read it: they begin anew.
+    def _abandon(self, outcomes: Mapping[Accepted, Exception | None]) -> None:
+        """Take back accepted writes that will never be durable.
 
         Args:
-            outcomes: what the callers of some get, by position; the others, which may have built on them, run again.
+            outcomes: whose, in order, all that have read any of it included; what their callers get, None: they run again.
         """
-        abandoned, self._pending = self._pending, []
-        for accepted in abandoned:
-            self._settle(accepted, outcomes.get(accepted.position) or Conflict(innocent=True))
-        self._epoch += 1
-        self._overlay.clear()
-        self._recent.clear()
-        # Above every running transaction: what they read is not the newest.
-        self.position += 1
-        self.flushed = self.position
-        self.cache.take_back([write for accepted in abandoned for write in accepted.commit.writes], self.position)
+        self._pending = [accepted for accepted in self._pending if accepted not in outcomes]
+        undone = [
+            Write(write.table, write.id, write.after, write.before, write.after_keys, write.before_keys)
+            for accepted in reversed(list(outcomes))
+            for write in reversed(accepted.commit.writes)
+        ]
+        self._lay(self.position + 1, undone, undone=True)
+        self._flush()
+        for accepted, outcome in outcomes.items():
+            self._settle(accepted, outcome or Conflict(innocent=True))
 
     def _forget_accepted(self) -> None:
-        """Begin anew from what is durable. Nothing is pending."""
+        """Begin anew from what is durable, with nothing that is known of it. Nothing is pending."""
         self._epoch += 1
         self._overlay.clear()
         self._recent.clear()
@@ -595,5 +626,9 @@ class Committer:
         """Forget what every running mutation's snapshot, and every later one, has."""
         above = min((tx.base.above for tx in self._running), default=self.flushed)
         self._overlay.drop_upto(above)
-        while self._recent and self._recent[0][0] <= above:
-            self._recent.popleft()
+        self._recent.drop_upto(above)
+
+
+def _resolve(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)

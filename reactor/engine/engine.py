@@ -31,8 +31,9 @@ Follower = Callable[[Ts, Write], None]
 
 #: Runs of a mutation for each attempt: those that come to nothing because of others are not counted, but are not endless.
 RUNS = 10
-#: Attempts after which a mutation runs while no other begins.
-FAVOURED_ATTEMPTS = 2
+#: Runs that came to nothing, whatever for, after which a mutation runs while no other does. Two are usual where nodes write the same:
+#: a commit that came while it read, and another node's, after which it runs under the head anyway.
+FAVOURED_AFTER = 3
 #: At a time: each may hold all that was changed since.
 READS_OF_THE_PAST = 4
 #: Why a mutation runs again: a commit changed what it had read; what others had accepted before it could not be written, or the
@@ -267,17 +268,17 @@ class Engine:
         on_durable: Callable[[Committed], None] | None,
     ) -> Committed:
         table = ""
-        repeated = False
+        ask = True  # for the request's first answer; one that another node gives from then on is met when this one is written
         attempt = 0
-        for _ in range(RUNS * self._limits.mutation_attempts):
+        for runs in range(RUNS * self._limits.mutation_attempts):
             if attempt == self._limits.mutation_attempts:
                 break
             try:
-                if attempt < FAVOURED_ATTEMPTS:
-                    accepted = await self._attempt(run, request, on_durable, repeated=repeated)
+                if runs < FAVOURED_AFTER:
+                    accepted = await self._attempt(run, request, on_durable, ask=ask)
                 else:
                     async with self._committer.favour():
-                        accepted = await self._attempt(run, request, on_durable, repeated=repeated, favoured=True)
+                        accepted = await self._attempt(run, request, on_durable, ask=ask, favoured=True)
                 if isinstance(accepted, Committed):
                     return accepted
                 if isinstance(accepted, asyncio.Future):
@@ -285,7 +286,7 @@ class Engine:
                 tx, error = accepted
                 await self._committer.confirm(tx)
             except Conflict as conflict:
-                table, repeated = conflict.table, conflict.repeated
+                table, ask = conflict.table, conflict.repeated
                 attempt += not conflict.innocent
                 self._count(conflict, again=attempt < self._limits.mutation_attempts)
                 continue
@@ -319,7 +320,7 @@ class Engine:
         request: RequestKey | None,
         on_durable: Callable[[Committed], None] | None,
         *,
-        repeated: bool,
+        ask: bool,
         favoured: bool = False,
     ) -> Committed | asyncio.Future[Committed] | tuple[MutationTransaction, Exception]:
         """Run a mutation once: its first answer, or what its acceptance resolves, or how it failed.
@@ -330,7 +331,7 @@ class Engine:
         """
         tx = await self._committer.begin(favoured=favoured)
         try:
-            if request is not None and (record := await self._remembered(tx, request, repeated)) is not None:
+            if ask and request is not None and (record := await self._remembered(tx, request)) is not None:
                 return _replayed(record, on_durable)
             answer = await run(tx)
             if tx.failed is not None:
@@ -345,16 +346,13 @@ class Engine:
         finally:
             self._committer.end(tx)
 
-    async def _remembered(self, tx: Transaction, request: RequestKey, repeated: bool) -> RequestRecord | None:
+    async def _remembered(self, tx: Transaction, request: RequestKey) -> RequestRecord | None:
         """The answer that the request got the first time.
 
         Clients number their requests upwards: one above all that this session has had here was never answered, unless by
-        another node meanwhile. That is found out when it is written, or has failed; then it is asked for as ``repeated``. Whoever
-        runs it claims it meanwhile.
+        another node meanwhile. That is found out when it is written, or has failed. Whoever runs it claims it meanwhile.
         """
         session, number = request
-        if repeated:
-            return await tx.base.snapshot.find_request(request)
         newest = self._newest.get(session)
         if newest is None:
             newest = await tx.base.snapshot.newest_request(session)

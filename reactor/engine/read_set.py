@@ -12,7 +12,7 @@ from typing import TypeVar
 from reactor.engine.store import Write
 from reactor.schema.catalog import IndexDef, Table
 
-__all__ = ["ReadSet", "Span", "touched"]
+__all__ = ["ReadSet", "Span", "places", "touched"]
 
 B = TypeVar("B")
 
@@ -83,6 +83,21 @@ def touched(buckets: Mapping[str, Mapping[bytes, B]], writes: Sequence[Write]) -
                 bucket = by_prefix.get(prefix)
                 if bucket is not None:
                     yield bucket, key
+
+
+def places(writes: Sequence[Write]) -> Iterator[tuple[str, bytes]]:
+    """Every index, by its ``ref``, and prefix under which ``touched`` would look."""
+    for write in writes:
+        table = write.table
+        for position, index in enumerate(table.indexes):
+            before = write.before_keys[position] if write.before_keys else None
+            after = write.after_keys[position] if write.after_keys else None
+            for key in (before,) if before == after else (before, after):
+                if key is not None:
+                    for prefix in table.prefixes(position, key):
+                        yield index.ref, prefix
+        yield table.by_id.ref, b""
+        yield table.by_id.ref, write.id.encode()
 
 
 def _under(by_prefix: Mapping[bytes, B], table: Table, position: int, key: bytes) -> Iterator[tuple[B, bytes]]:

@@ -165,16 +165,6 @@ class RowCache:
         self._bytes = 0
         self._forget_writes()
 
-    def take_back(self, writes: Sequence[Write], position: int) -> None:
-        """Undo ``writes``, which were applied in that order and will never be, and go on at ``position``, above all before.
-
-        What it has of everything else stays. Transactions that began before put nothing any more: they may miss what they
-        have read over their snapshot.
-        """
-        undone = [Write(w.table, w.id, w.after, w.before, w.after_keys, w.before_keys) for w in reversed(writes)]
-        self.apply(undone, position)
-        self._forget_writes()
-
     def _forget_writes(self) -> None:
         self._written.clear()
         self._moved.clear()

@@ -35,7 +35,7 @@ from reactor.schema.catalog import IndexDef, Table
 from reactor.stores.postgres_connections import ANSWER_S, ERRORS, PATIENCE_S, Connection, Connections, Server, is_lost
 from reactor.stores.postgres_log import read_log
 from reactor.stores.postgres_standby import IMAGE_BYTES, STANDBY_ANSWER_S, Standby
-from reactor.stores.postgres_tables import SqlTable, load_tables, table_of
+from reactor.stores.postgres_tables import KeyRange, SqlTable, load_tables, table_of
 
 __all__ = ["PostgresSnapshot", "Snapshots", "session_key"]
 
@@ -49,6 +49,9 @@ READER_AGE_S = 0.05
 
 #: A reader with so many statements waiting is not joined while another can be opened.
 READER_QUEUE = 3
+
+#: Rows that are asked for in one statement, unless a single range is of more.
+STATEMENT_ROWS = 4096
 
 #: How long after a read failed it is tried again.
 RETRY_S = 0.05
@@ -80,7 +83,7 @@ class _Waiting(NamedTuple):
 
 
 class Reader:
-    """A read transaction, used by many. Statements wait for each other; gets that wait are sent as one.
+    """A read transaction, used by many. Statements wait for each other; ranges of one index that wait are sent as one statement.
 
     Args:
         primary: of what it is to read.
@@ -104,7 +107,7 @@ class Reader:
         self.born = asyncio.get_running_loop().time()
         self._primary = primary
         self._connection: Connection | None = None
-        self._gets: dict[str, list[tuple[str, asyncio.Future[Row | None]]]] = {}
+        self._ranges: dict[str, dict[tuple[Any, ...], list[asyncio.Future[list[Row]]]]] = {}  # by statement, bounds and limit
         self._statements: list[_Waiting] = []
         self._undone: dict[Ts, asyncio.Future[Layer]] = {}
         self._work: asyncio.Task[None] | None = None
@@ -113,11 +116,12 @@ class Reader:
     @property
     def queue(self) -> int:
         """How much waits."""
-        return len(self._statements) + len(self._gets)
+        return len(self._statements) + len(self._ranges)
 
-    async def get(self, table: SqlTable, id: str) -> Row | None:
-        future: asyncio.Future[Row | None] = asyncio.get_running_loop().create_future()
-        self._gets.setdefault(table.get_sql, []).append((id, future))
+    async def scan(self, range: KeyRange, limit: int) -> list[Row]:
+        """At most ``limit`` rows of a range."""
+        future: asyncio.Future[list[Row]] = asyncio.get_running_loop().create_future()
+        self._ranges.setdefault(range.sql, {}).setdefault((*range.bounds, limit), []).append(future)
         self._go_on()
         return await future
 
@@ -127,10 +131,6 @@ class Reader:
         self._statements.append(_Waiting(statement, future))
         self._go_on()
         return await future
-
-    async def fetch(self, sql: str, *args: Any) -> list[Any]:
-        rows: list[Any] = await self.run(lambda connection: connection.fetch(sql, *args))
-        return rows
 
     async def taken_back_to(self, ts: Ts, schema: Mapping[str, Table]) -> Layer:
         """What makes this reader the database as of ``ts``, before its own."""
@@ -235,12 +235,11 @@ class Reader:
     async def _answer(self) -> None:
         """Send what waits until nothing does."""
         try:
-            while self._connection is not None and (self._statements or self._gets):
+            while self._connection is not None and (self._statements or self._ranges):
                 if self._statements:
                     await self._answer_statement(self._connection, self._statements.pop(0))
-                if self._gets and self._connection is not None:
-                    sql = next(iter(self._gets))
-                    await self._answer_gets(self._connection, sql, self._gets.pop(sql))
+                if self._ranges and self._connection is not None:
+                    await self._answer_ranges(self._connection, next(iter(self._ranges)))
         finally:
             self._work = None
 
@@ -257,18 +256,34 @@ class Reader:
             if not waiting.future.done():
                 waiting.future.set_result(found)
 
-    async def _answer_gets(self, connection: Connection, sql: str, waiting: list[tuple[str, asyncio.Future[Row | None]]]) -> None:
+    async def _answer_ranges(self, connection: Connection, sql: str) -> None:
+        waiting = self._ranges.pop(sql)
+        asked: dict[tuple[Any, ...], list[asyncio.Future[list[Row]]]] = {}
+        rows = 0
+        while waiting and rows < STATEMENT_ROWS:
+            range = next(iter(waiting))
+            futures = waiting.pop(range)
+            if not all(future.done() for future in futures):
+                asked[range] = futures
+                rows += range[-1]
+        if waiting:
+            self._ranges[sql] = waiting  # after what waits for other statements
+        if not asked:
+            return
         started = time.perf_counter()
         try:
-            rows: list[Any] = await connection.fetch(sql, list({id for id, future in waiting if not future.done()}))
+            records: list[Any] = await connection.fetch(sql, *map(list, zip(*asked, strict=True)))
             self._primary.durations["read"].add(time.perf_counter() - started)
         except Exception as error:
-            self._fail([future for _, future in waiting], error)
+            self._fail([future for futures in asked.values() for future in futures], error)
             return
-        found = {row[0]: _row((*row, b"")) for row in rows}
-        for id, future in waiting:
-            if not future.done():
-                future.set_result(found.get(id))
+        found: list[list[Row]] = [[] for _ in asked]
+        for record in records:
+            found[record[0] - 1].append(_row(record[1:]))
+        for futures, answer in zip(asked.values(), found, strict=True):
+            for future in futures:
+                if not future.done():
+                    future.set_result(answer.copy())
 
     def _fail(self, futures: Sequence[asyncio.Future[Any]], error: Exception) -> None:
         """A statement failed, and the transaction with it. Whatever it was, nobody is left waiting."""
@@ -287,9 +302,9 @@ class Reader:
             self._connections.drop(self._connection)
             self._connection = None
         waiting: list[asyncio.Future[Any]] = [waiting.future for waiting in self._statements]
-        waiting += [future for gets in self._gets.values() for _, future in gets]
+        waiting += [future for ranges in self._ranges.values() for futures in ranges.values() for future in futures]
         self._statements.clear()
-        self._gets.clear()
+        self._ranges.clear()
         for future in waiting:
             if not future.done():
                 future.set_exception(error)
@@ -396,15 +411,15 @@ class PostgresSnapshot:
         image = layer.find(id)
         if image is not None:
             return None if image.json is None or image.table.name != table.name else Row(id, Ts(0), image.json)
-        return await reader.get(table_of(reader.tables, table.name), id)
+        key = id.encode()
+        rows = await reader.scan(table_of(reader.tables, table.name).scan(table.by_id, key, key + b"\0", reverse=False), 1)
+        return Row(*rows[0][:3]) if rows else None
 
     async def _scan(self, reader: Reader, layer: Layer, index: IndexDef, lo: bytes, hi: bytes, reverse: bool, limit: int) -> list[Row]:
         table = table_of(reader.tables, index.table)
 
         async def below(lo: bytes, hi: bytes) -> list[Row]:
-            sql, bounds = table.scan(index, lo, hi, reverse=reverse)
-            rows = await reader.fetch(sql, *bounds, limit)
-            return list(map(_row, rows)) if index.position >= 0 else [_row((*row, row[0].encode())) for row in rows]
+            return await reader.scan(table.scan(index, lo, hi, reverse=reverse), limit)
 
         over = layer.rows(index, lo, hi)
         if not over and not layer.images.touches(index.table):

@@ -38,7 +38,13 @@ BUILD_TIMEOUT_S = 86_400.0
 
 
 class KeyRange(NamedTuple):
-    """A statement that scans an index, and its parameters but the limit."""
+    """A range of an index.
+
+    Attributes:
+        sql: scans any number of such ranges, for which it takes an array of each of their bounds and one of their limits. It gives
+            the columns of a Row, in order, after the number of the range, from 1.
+        bounds: of this one.
+    """
 
     sql: str
     bounds: tuple[Any, ...]
@@ -47,7 +53,7 @@ class KeyRange(NamedTuple):
 class SqlTable:
     """A table as it stands in the database, with the statements that read and write it. Never changed: a new one replaces it."""
 
-    __slots__ = ("_scans", "get_sql", "indexes", "name", "number", "sql", "sql_name", "stored")
+    __slots__ = ("_scans", "_statements", "indexes", "name", "number", "sql", "sql_name", "stored")
 
     def __init__(self, name: str, number: int, sql_name: str, shape: str, indexes: Sequence[SqlIndex]) -> None:
         self.name = name
@@ -58,7 +64,7 @@ class SqlTable:
         self.stored = StoredTable(
             name, number, tuple(StoredIndex(i.name, i.fields, i.state == "ready") for i in indexes if i.state != "dropped"), shape
         )
-        self.get_sql = f"SELECT id, ts, doc FROM {self.sql} WHERE id = ANY($1::text[])"
+        self._statements: dict[tuple[int | None, bool, bool], str] = {}  # that were asked for: by column, direction, and long bounds
         self._scans = {(index.name, index.fields): index.column for index in indexes if index.state == "ready"}
 
     def tree(self, index: SqlIndex) -> str:
@@ -66,38 +72,50 @@ class SqlTable:
         return f"{self.number}.{index.column}.{index.name}"[:NAME_BYTES]
 
     def scan(self, index: IndexDef, lo: bytes, hi: bytes, *, reverse: bool) -> KeyRange:
-        """What scans ``[lo, hi)`` of ``index``; its last parameter is the limit.
+        """What scans ``[lo, hi)`` of ``index``.
 
         Raises:
             StoreError: the index, with these fields, is not ready.
         """
-        down = " DESC" if reverse else ""
-        if index.position < 0:
-            return KeyRange(
-                f"SELECT id, ts, doc FROM {self.sql} WHERE id >= $1 AND id < $2 ORDER BY id{down} LIMIT $3", (_id_bound(lo), _id_bound(hi))
-            )
-        column = self._scans.get((index.name, index.fields))
-        if column is None:
-            raise StoreError(f"index {index.table}.{index.name} on {list(index.fields)} is not ready in the database. Push the schema")
-        key, tree_key = f"key_{column}", _tree_key(column)
-        select, order = f"SELECT id, ts, doc, {key} FROM {self.sql}", f"ORDER BY {tree_key}{down}, {key}{down}"
-        if len(lo) <= TREE_KEY_BYTES and len(hi) <= TREE_KEY_BYTES:
-            # Then a key lies between them exactly when what the b-tree holds of it does.
-            return KeyRange(f"{select} WHERE {tree_key} >= $1 AND {tree_key} < $2 {order} LIMIT $3", (lo, hi))
-        return KeyRange(
-            f"{select} WHERE {tree_key} >= $1 AND {tree_key} <= $2 AND {key} >= $3 AND {key} < $4 {order} LIMIT $5",
-            (lo[:TREE_KEY_BYTES], hi[:TREE_KEY_BYTES], lo, hi),
-        )
+        column = self._column(index)
+        bounds = _bounds(column, lo, hi)
+        which = (column, reverse, len(bounds) > 2)
+        sql = self._statements.get(which)
+        if sql is None:
+            sql = self._statements[which] = self._scan_sql(*which)
+        return KeyRange(sql, bounds)
 
-    def count(self, index: IndexDef, lo: bytes, hi: bytes) -> KeyRange:
-        """What counts the rows of ``[lo, hi)`` of ``index``, and tells the head at which that was.
+    def count(self, index: IndexDef, lo: bytes, hi: bytes) -> tuple[str, tuple[Any, ...]]:
+        """What counts the rows of ``[lo, hi)`` of ``index``, and tells the head at which that was; and its parameters.
 
         Raises:
             StoreError: as of ``scan``.
         """
-        sql, bounds = self.scan(index, lo, hi, reverse=False)
-        where = sql.partition(" FROM ")[2].rpartition(" ORDER BY ")[0]
-        return KeyRange(f"SELECT (SELECT count(*) FROM {where}), head_ts FROM _reactor_head", bounds)
+        column = self._column(index)
+        bounds = _bounds(column, lo, hi)
+        where = _within(column, [f"${number}" for number in range(1, len(bounds) + 1)])
+        return f"SELECT (SELECT count(*) FROM {self.sql} WHERE {where}), head_ts FROM _reactor_head", bounds
+
+    def _column(self, index: IndexDef) -> int | None:
+        """The number of the index's key column; None of that by id."""
+        if index.position < 0:
+            return None
+        column = self._scans.get((index.name, index.fields))
+        if column is None:
+            raise StoreError(f"index {index.table}.{index.name} on {list(index.fields)} is not ready in the database. Push the schema")
+        return column
+
+    def _scan_sql(self, column: int | None, reverse: bool, long: bool) -> str:
+        names = [f"bound_{number}" for number in range(4 if long else 2)]
+        type = "text" if column is None else "bytea"
+        arrays = ", ".join(f"${number}::{type}[]" for number in range(1, len(names) + 1))
+        down = " DESC" if reverse else ""
+        order = f"id{down}" if column is None else f"{_tree_key(column)}{down}, key_{column}{down}"
+        key = "convert_to(id, 'UTF8')" if column is None else f"key_{column}"
+        return (
+            f"SELECT range, r.* FROM unnest({arrays}, ${len(names) + 1}::bigint[]) WITH ORDINALITY AS b({', '.join(names)}, most, range), "
+            f"LATERAL (SELECT id, ts, doc, {key} FROM {self.sql} WHERE {_within(column, names)} ORDER BY {order} LIMIT most) AS r"
+        )
 
     def columns(self, table: Table) -> tuple[list[int], list[int]]:
         """Positions in ``table.indexes`` of those whose keys commits write, and the numbers of their columns.
@@ -119,6 +137,27 @@ def quote(name: str) -> str:
 
 def _tree_key(column: int) -> str:
     return f"substr(key_{column}, 1, {TREE_KEY_BYTES})"
+
+
+def _bounds(column: int | None, lo: bytes, hi: bytes) -> tuple[Any, ...]:
+    """Two bounds, or of a key that is longer than what the b-tree holds of it, four: of what it holds, and whole."""
+    if column is None:
+        return _id_bound(lo), _id_bound(hi)
+    if len(lo) <= TREE_KEY_BYTES and len(hi) <= TREE_KEY_BYTES:
+        # Then a key lies between them exactly when what the b-tree holds of it does.
+        return lo, hi
+    return lo[:TREE_KEY_BYTES], hi[:TREE_KEY_BYTES], lo, hi
+
+
+def _within(column: int | None, bounds: Sequence[str]) -> str:
+    """The condition that a row's key lies between ``bounds``, given as they are called in the statement."""
+    lo, hi, *whole = bounds
+    if column is None:
+        return f"id >= {lo} AND id < {hi}"
+    key = _tree_key(column)
+    if whole:
+        return f"{key} >= {lo} AND {key} <= {hi} AND key_{column} >= {whole[0]} AND key_{column} < {whole[1]}"
+    return f"{key} >= {lo} AND {key} < {hi}"
 
 
 def _id_bound(key: bytes) -> str:

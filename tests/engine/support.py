@@ -134,6 +134,7 @@ class GatedStore(_Watched):
     Attributes:
         groups: what each write was given.
         writing: set while a write waits or goes on.
+        door: whoever wants the head waits for it.
         failures: how many of the next writes fail.
         cut_off: how many of the next writes are durable, and fail all the same.
     """
@@ -144,6 +145,8 @@ class GatedStore(_Watched):
         self.gate = asyncio.Event()
         self.gate.set()
         self.writing = asyncio.Event()
+        self.door = asyncio.Event()
+        self.door.set()
         self.failures = 0
         self.cut_off = 0
 
@@ -153,6 +156,7 @@ class GatedStore(_Watched):
     @contextlib.asynccontextmanager
     async def head(self) -> AsyncIterator[Any]:
         async with AsyncExitStack() as stack:
+            await self.door.wait()
             with ACTIVITY.count("entering"):
                 head = await stack.enter_async_context(self._inner.head())
             yield _GatedHead(self, head)

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import cast
 
 import asyncpg
 import pytest
 
 from reactor.engine.committer import Answer, Committed
 from reactor.engine.engine import Engine
-from reactor.engine.store import RequestKey, Ts
+from reactor.engine.store import RequestKey, Store, Ts
 from reactor.engine.transaction import Transaction
 from reactor.errors import StoreError, StoreFull, WriteConflict
-from tests.engine.support import ITEMS, GatedStore, adding, item, mutation, putting, rank, ranks, running, settled
+from tests.engine.support import ITEMS, Body, CalmDatabase, GatedStore, adding, item, mutation, putting, rank, ranks, running, settled
+from tests.simulation.model_store import ModelStore
 from tests.support.databases import Databases
 
 REQUEST = RequestKey("session", 1)
@@ -395,14 +398,165 @@ async def test_what_another_node_committed_makes_a_mutation_run_again_and_what_b
         body.go.set()
         together = [mutation(engine, body), mutation(engine, adding(2)), mutation(engine, putting(6))]
         await settled()
+        # Else it might get the head before the other one, which has to wake up first.
+        store.door.clear()
         store.gate.set()
         await asyncio.gather(first, theirs)
+        store.door.set()
         assert [committed.result for committed in await asyncio.gather(*together)] == [4.0, 1.0, None]
         assert (body.saw[0], body.saw[-1]) == (None, 4.0)
-        # They ran again while the head was held, all three.
+        # Who had read it ran again while the head was held.
         assert [len(group) for group in store.groups[:2]] == [1, 3]
     await store.close()
     await elsewhere.close()
+
+
+class Counted:
+    """A mutation that counts its runs."""
+
+    def __init__(self, body: Body) -> None:
+        self.body = body
+        self.runs = 0
+
+    async def __call__(self, tx: Transaction) -> object:
+        self.runs += 1
+        return await self.body(tx)
+
+
+class InTheWay:
+    """A mutation that reads item 3, in whose way another mutation comes as often as one can begin."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.others: list[asyncio.Task[Committed]] = []
+
+    async def __call__(self, tx: Transaction) -> None:
+        await rank(tx, 3)
+        self.others.append(mutation(self.engine, putting(3, rank=float(len(self.others)))))
+        await settled()
+        await putting(4)(tx)
+
+
+class Two:
+    """Two nodes. What ``other`` commits is held back with the head, until ``let_go``."""
+
+    def __init__(self, store: GatedStore, engine: Engine, elsewhere: GatedStore, other: Engine) -> None:
+        self.store = store
+        self.engine = engine
+        self.elsewhere = elsewhere
+        self.other = other
+
+    async def hold(self, body: Body) -> None:
+        self.elsewhere.gate.clear()
+        self.theirs = mutation(self.other, body)
+        await self.elsewhere.writing.wait()
+        self.store.groups.clear()
+
+    async def let_go(self) -> None:
+        await settled()
+        self.elsewhere.gate.set()
+        await self.theirs
+
+
+@pytest.fixture
+async def two() -> AsyncIterator[Two]:
+    database = CalmDatabase()
+    store, elsewhere = (GatedStore(cast(Store, ModelStore(database))) for _ in range(2))
+    async with running(store) as engine, running(elsewhere) as other:
+        yield Two(store, engine, elsewhere, other)
+
+
+on_the_model = pytest.mark.sqlite_only("its store is a model of one with other nodes")
+
+
+@on_the_model
+async def test_only_who_had_read_what_another_node_committed_runs_again_or_read_what_such_a_one_wrote(two: Two) -> None:
+    async def copy(tx: Transaction) -> None:
+        await putting(2, rank=await rank(tx, 1) or 0.0)(tx)
+
+    await two.hold(putting(1, rank=4.0))
+    bodies = [Counted(body) for body in (adding(2), copy, adding(2), putting(6), adding(7), adding(7))]
+    sent = [mutation(two.engine, body) for body in bodies]
+    await two.let_go()
+    await asyncio.gather(*sent)
+    assert [body.runs for body in bodies] == [1, 2, 2, 1, 1, 1]
+    assert [len(group) for group in two.store.groups] == [6]
+    assert await ranks(two.engine) == {item(1): 4.0, item(2): 5.0, item(6): 0.0, item(7): 2.0}
+
+
+@on_the_model
+async def test_a_mutation_that_runs_reads_on_while_others_are_taken_back_and_commits_if_it_had_not_read_them(two: Two) -> None:
+    await two.hold(putting(1, rank=4.0))
+    sent = mutation(two.engine, adding(1))
+    await settled()
+    go = asyncio.Event()
+
+    async def read(tx: Transaction, numbers: tuple[int, ...]) -> list[float | None]:
+        before = [await rank(tx, number) for number in numbers[:1]]
+        await go.wait()
+        after = [await rank(tx, number) for number in numbers[1:]]
+        await putting(5 + numbers[0])(tx)
+        return before + after
+
+    saw: list[list[float | None]] = []
+
+    def reading(*numbers: int) -> Body:
+        async def body(tx: Transaction) -> None:
+            saw.append(await read(tx, numbers))
+
+        return body
+
+    apart = Counted(reading(2, 3))
+    touched = Counted(reading(1, 1))
+    both = [mutation(two.engine, body) for body in (apart, touched)]
+    await two.let_go()
+    await sent
+    go.set()
+    await asyncio.gather(*both)
+    assert (apart.runs, touched.runs) == (1, 2)
+    # It read the same twice, also when that was never to be.
+    assert saw == [[None, None], [1.0, 1.0], [5.0, 5.0]]
+
+
+@on_the_model
+async def test_who_was_taken_back_runs_again_in_the_same_turn_although_one_is_favoured(two: Two) -> None:
+    """Else a node whose every group has lost something never gets round to some."""
+    await two.hold(putting(1, rank=4.0))
+    stale = Counted(adding(1))
+    sent = [mutation(two.engine, stale)]
+    body = InTheWay(two.engine)
+    blocked = Counted(body)
+    sent.append(mutation(two.engine, blocked))
+    while len(body.others) < 3:
+        await settled()
+    await settled()
+    await two.let_go()
+    await asyncio.gather(*sent, *body.others)
+    assert (stale.runs, blocked.runs) == (2, 4)
+    assert [len(group) for group in two.store.groups][:1] == [5], "three that came in the way, and both of these"
+
+
+async def test_a_mutation_that_lost_three_times_runs_while_no_other_begins(store: GatedStore) -> None:
+    async with running(store) as engine:
+        body = InTheWay(engine)
+        others = [Counted(adding(8)) for _ in range(3)]
+        sent = [mutation(engine, Counted(body)), *(mutation(engine, other) for other in others)]
+        await asyncio.gather(*sent, *body.others)
+        assert len(body.others) == 4
+        *earlier, last = [(await other).ts for other in body.others]
+        assert max(earlier) < (await sent[0]).ts < last
+
+
+async def test_of_many_that_others_come_in_the_way_of_each_gets_its_turn(store: GatedStore) -> None:
+    async with running(store) as engine:
+        bodies = [InTheWay(engine) for _ in range(8)]
+        counted = [Counted(body) for body in bodies]
+        sent = [mutation(engine, body) for body in counted]
+        gone = mutation(engine, InTheWay(engine))
+        await settled()
+        gone.cancel()
+        await asyncio.gather(*sent)
+        assert max(body.runs for body in counted) == 4
 
 
 async def test_a_pause_waits_for_what_was_accepted_while_it_waited(store: GatedStore) -> None:

@@ -10,7 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from reactor.engine import recent
 from reactor.engine.read_set import ReadSet
+from reactor.engine.recent import Change, Recent
 from reactor.engine.store import Write
 from reactor.engine.subscriptions import Subscriptions
 from reactor.schema.catalog import IndexDef, Table
@@ -157,3 +159,38 @@ def test_subscriptions_keep_nothing_of_those_that_left() -> None:
     subscriptions.remove("one")
     subscriptions.remove("two")
     assert (len(subscriptions), subscriptions._buckets) == (0, {})
+
+
+@given(st.lists(st.tuples(WRITES, st.booleans(), st.integers(0, 30), LOOKS), max_size=25), st.sampled_from([1, 1000]))
+def test_the_newest_change_inside_a_read_set_is_found_among_few_and_many(
+    steps: list[tuple[list[Write], bool, int, list[Look]]], noted: int
+) -> None:
+    """Each step adds a change, drops some of the oldest, and looks for what was written since a position that is still kept."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(recent, "NOTED", noted)
+        kept, model, dropped = Recent(), list[Change](), 0
+        for position, (writes, undone, back, looks) in enumerate(steps, 1):
+            change = Change(position, writes, undone)
+            kept.add(change)
+            model.append(change)
+            after = max(dropped, position - back)
+            for undone_only in (False, True):
+                inside = [
+                    change
+                    for change in model[after:]
+                    if (change.undone or not undone_only) and any(is_seen(look, write) for look in looks for write in change.writes)
+                ]
+                found = kept.overlapping(read_set_of(looks), after, undone_only=undone_only)
+                assert found is (inside[-1] if inside else None)
+            dropped = max(dropped, position - 12)
+            kept.drop_upto(dropped)
+
+
+def test_of_changes_that_are_forgotten_nothing_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recent, "NOTED", 20)
+    kept, read_set = Recent(), ReadSet()
+    for position in range(1, 200):
+        kept.add(Change(position, [change(ITEMS, item(position), None, text(item(position), f"{position}", 0.0))], False))
+        assert kept.overlapping(read_set, max(0, position - 10)) is None
+        kept.drop_upto(position - 10)
+        assert len(kept._written) <= 20 + 10 * 8

@@ -74,7 +74,7 @@ def test_an_earlier_transaction_does_not_say_that_a_newer_document_is_absent() -
     cache.apply([write(1, None, row(1))], 5)
     cache.put_absent(item(1), 4)
     assert not cache.absent(item(1), 5)
-    cache.take_back([write(1, None, row(1))], 6)
+    cache.apply([write(1, row(1), None)], 6)  # taken back
     cache.put_absent(item(1), 5)
     assert not cache.absent(item(1), 6), "it may have read over its snapshot"
 

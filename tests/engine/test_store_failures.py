@@ -167,3 +167,26 @@ async def test_an_engine_whose_store_is_lost_says_so_and_leaves_nobody_waiting(e
         for doomed in (waiting, mutation(engine, putting(2))):
             with pytest.raises((StoreError, LookupError)):
                 await asyncio.wait_for(doomed, 5)
+
+
+async def test_a_mutation_that_is_to_be_favoured_is_told_that_the_store_was_lost_meanwhile() -> None:
+    store = AwayStore()
+    async with running(store) as engine:
+        runs, ended = 0, asyncio.ensure_future(engine.ended())
+
+        async def body(tx: Transaction) -> None:
+            nonlocal runs
+            runs += 1
+            await rank(tx, 1)
+            if runs == 3:
+                store.lost = StoreError("it was restored", code=WENT_BACK)
+            # It comes in the way, three times: the last time by what it is to be, and never will.
+            with contextlib.suppress(StoreError):
+                await mutation(engine, putting(1, rank=float(runs)))
+            await putting(2)(tx)
+
+        with pytest.raises(StoreError, match="it was restored"):
+            await asyncio.wait_for(mutation(engine, body), 5)
+        assert (runs, ended.done()) == (3, True)
+        with pytest.raises(StoreError):
+            await ended

@@ -153,6 +153,24 @@ class TestScan:
                 assert [row.key for row in rows] == sorted((key for key in every if lo <= key < hi), reverse=reverse)
         snapshot.release()
 
+    @pytest.mark.parametrize("name", ["by_id", "by_title"])
+    async def test_ranges_and_documents_read_at_once_are_what_they_are_one_by_one(self, shelf: Library, name: str) -> None:
+        await shelf.put(*(shelf.add("Sir " * 600 + end) for end in ("Charles", "William")))
+        snapshot = shelf.store.snapshot()
+        index = shelf.books.index(name)
+        every = await snapshot.scan(index, b"", END, reverse=False, limit=9)
+        ids = [row.id for row in every] + [shelf.new_id()]
+        keys = [b"", *(row.key for row in every), END]
+        asked = [(lo, hi, reverse, limit) for lo in keys for hi in keys for reverse in (False, True) for limit in (1, 3, 5000)]
+        scans = (snapshot.scan(index, lo, hi, reverse=reverse, limit=limit) for lo, hi, reverse, limit in asked)
+        gets = (snapshot.get(shelf.books, id) for id in ids)
+        found, got = await asyncio.gather(asyncio.gather(*scans), asyncio.gather(*gets))
+        for (lo, hi, reverse, limit), rows in zip(asked, found, strict=True):
+            assert rows == sorted((row for row in every if lo <= row.key < hi), key=lambda row: row.key, reverse=reverse)[:limit]
+        assert got == [row._replace(key=b"") for row in every] + [None]
+        assert len({id(rows) for rows in found}) == len(found), "each may change its own"
+        snapshot.release()
+
     async def test_by_id_goes_by_the_bytes_of_the_id(self, shelf: Library) -> None:
         snapshot = shelf.store.snapshot()
         rows = await snapshot.scan(shelf.books.by_id, b"", END, reverse=False, limit=9)

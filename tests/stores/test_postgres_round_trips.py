@@ -7,6 +7,7 @@ import itertools
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from urllib.parse import urlsplit
 
 import pytest
@@ -14,6 +15,7 @@ import pytest
 from reactor.engine.committer import Answer, Committed, MutationTransaction
 from reactor.engine.engine import Engine
 from reactor.engine.runtime import SystemRuntime
+from reactor.engine.store import RequestKey
 from reactor.engine.transaction import Transaction
 from reactor.limits import Limits
 from reactor.stores.postgres import PostgresStore
@@ -97,6 +99,45 @@ async def test_what_was_read_or_written_and_did_not_change_is_not_asked_for_agai
         assert node.asked() == before, "a commit of something else, and reads from the cache, ask nothing"
         await node.write(number, existing=number == 3)
         before = node.asked()
+
+
+async def test_what_many_read_at_once_is_asked_at_once(postgres_url: str) -> None:
+    async def look(tx: Transaction, number: int) -> tuple[int, bool]:
+        rows = await tx.scan(BY_NAME, equal(BY_NAME, f"{number}")).next(2)
+        return len(rows), await tx.get(ACCOUNTS, document_id(ACCOUNTS, number + 100)) is not None
+
+    with database(postgres_url) as url:
+        async with node_on(url) as here, node_on(url) as there:
+            await asyncio.gather(*(here.write(number) for number in range(200)))
+            await there.engine.query(partial(look, number=0))
+            before = there.asked()
+            found = await asyncio.gather(*(there.engine.query(partial(look, number=number)) for number in range(100)))
+            assert [result for result, _ in found] == [(1, True)] * 100
+            # The ranges, of which the first may go ahead alone, then the documents; beginning to read, and preparing what is asked.
+            assert there.asked() - before <= 12
+
+
+async def test_a_request_that_runs_again_is_not_looked_for_again(node: Node) -> None:
+    runs = 0
+
+    async def run(tx: MutationTransaction) -> Answer:
+        nonlocal runs
+        runs += 1
+        id = document_id(ACCOUNTS, 1)
+        row = await tx.get(ACCOUNTS, id)
+        if runs % 2:
+            await node.write(1, existing=True)
+        await put(tx, ACCOUNTS, id, row, name="1", balance=float(-runs))
+        return Answer(b"null")
+
+    await node.write(1)
+    asked = []
+    for request in (RequestKey("session", 1), None, RequestKey("session", 2)):
+        before = node.asked()
+        await node.engine.mutate(run, request=request)
+        asked.append(node.asked() - before)
+    assert runs == 6
+    assert asked[0] > asked[1] == asked[2], "a session is asked for once, and a request that is new in it not at all"
 
 
 async def test_an_absence_ends_with_the_commit_that_ends_it_also_one_of_another_node(postgres_url: str) -> None:
