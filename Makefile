@@ -43,9 +43,8 @@ dev: install web
 # The tests start a Postgres of their own for each worker; REACTOR_TEST_POSTGRES_URL names one that runs already.
 # Three workers for two cores: many tests wait for processes, and for time to pass. Those processes take up reactor's modules
 # compiled, also where the environment says that Python is to leave none: each would compile for a quarter of a second.
-test: unexport PYTHONDONTWRITEBYTECODE
 test: check web chromium $(PEERS)/node_modules/.installed
-	$(BIN)/pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder $(ARGS)
+	env -u PYTHONDONTWRITEBYTECODE $(BIN)/pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: install
 	$(BIN)/ruff check
