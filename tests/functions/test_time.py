@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
@@ -26,6 +27,15 @@ LIMITS = Limits(function_time_s=0.1, function_wait_s=0.2, action_time_s=1.0)
 async def quick(anyio_backend: str) -> AsyncIterator[TestBackend]:
     async with TestBackend(APP, limits=LIMITS) as backend:
         yield backend
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small_heap() -> Iterator[None]:
+    """A collection of all that the tests before have left takes longer than a function may here, whichever it falls into."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 @pytest.fixture(autouse=True)
