@@ -33,8 +33,9 @@ T = TypeVar("T")
 #: Statements of one transaction run this long between two turns of the event loop.
 BREATH_S = 0.002
 
-#: COMMIT waits on the event loop as long as it takes no longer than this.
-ON_LOOP_S = 0.001
+#: COMMIT waits on the event loop as long as it takes no longer than this, pages of a large group included. A pass over the clients
+#: that are owed something may hold the loop up for as long.
+ON_LOOP_S = 0.005
 #: The part of the time for which slower ones may hold the loop up, to find out whether the disk has become fast.
 BLOCKED = 0.01
 
