@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 from collections.abc import Sequence
 from typing import Generic
@@ -95,6 +96,7 @@ class Library(Generic[S]):
     async def write(self, *commits: Commit) -> None:
         async with self.store.head() as head:
             await head.write(commits)
+        await asyncio.sleep(0)  # as there is a turn of the loop between two groups of the committer
 
     async def put(self, *writes: Write) -> Ts:
         """Commit ``writes`` alone."""
