@@ -177,11 +177,13 @@ class ScheduledRuns:
     async def run_due(self) -> None:
         """Run what is due now to its end, and what becomes due now by that."""
         while True:
+            self._wake.clear()
             if await self.turn() <= 0:
                 continue
-            if not self._claimed:
-                return
-            await asyncio.wait(list(self._claimed.values()), return_when=asyncio.FIRST_COMPLETED)
+            if self._claimed:
+                await asyncio.wait(list(self._claimed.values()), return_when=asyncio.FIRST_COMPLETED)
+            elif not self._wake.is_set():
+                return  # and nothing ended during that turn, which had no room for more
 
     async def next_due_ms(self) -> float | None:
         """When the next pending function is due, which may have passed, ms since the epoch; None when there is none."""

@@ -13,6 +13,7 @@ import pytest
 from reactor import Id, ScheduledFunction
 from reactor.engine.store import Head
 from reactor.errors import StoreError, StoreFull
+from reactor.schema.index import IndexRange
 from reactor.schema.system import SchedulerLease
 from reactor.services import scheduler
 from reactor.services.scheduler import INTERRUPTED
@@ -320,6 +321,28 @@ async def test_more_due_actions_than_are_looked_at_hold_up_no_mutation(t: TestBa
         gate.set()
     await node.runs.run_due()
     assert len(await t.query(jobs.traces)) == 302
+
+
+async def test_nothing_due_is_left_when_all_that_ran_ends_while_a_node_that_had_no_room_looks_on(
+    t: TestBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(65):
+        jobs.gates[f"{number}"] = asyncio.Event()
+        await t.mutation(jobs.any_of, path="jobs:acts", args={"key": f"{number}"})
+    node = Node(t)
+    await node.runs.turn()
+    await eventually_async(lambda: len(jobs.effects) == 64, "all that there is room for to begin")
+    look = node.runs._first_due_ms
+
+    async def look_slowly(pending: IndexRange[ScheduledFunction]) -> float | None:
+        for gate in jobs.gates.values():
+            gate.set()
+        await eventually_async(lambda: not node.runs._claimed, "all of them to end")
+        return await look(pending)
+
+    monkeypatch.setattr(node.runs, "_first_due_ms", look_slowly)
+    await node.runs.run_due()
+    assert len(await t.query(jobs.traces)) == 65
 
 
 async def test_more_due_mutations_than_are_looked_at_hold_up_no_action(t: TestBackend, monkeypatch: pytest.MonkeyPatch) -> None:
