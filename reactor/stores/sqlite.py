@@ -152,7 +152,8 @@ class SqliteStore(Alone):
             return
         async with self._turns.next() as turn:
             await self._prepare(turn)
-            await self._writer.run(turn, lambda connection: write_group(connection, self._tables, traces, self._head.ts))
+            group = partial(write_group, tables=self._tables, commits=traces, head=self._head.ts)
+            await self._writer.run(turn, group, mutations=len(traces))
             self._publish()
 
     async def count(self, index: IndexDef, lo: bytes, hi: bytes) -> tuple[int, Ts]:

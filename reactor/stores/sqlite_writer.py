@@ -33,9 +33,10 @@ T = TypeVar("T")
 #: Statements of one transaction run this long between two turns of the event loop.
 BREATH_S = 0.002
 
-#: COMMIT waits on the event loop as long as it takes no longer than this, pages of a large group included. A pass over the clients
-#: that are owed something may hold the loop up for as long.
-ON_LOOP_S = 0.005
+#: COMMIT waits on the event loop as long as it takes no longer than this, and so much longer for each mutation of the group: with a
+#: large one much of the load waits for it, with a small one the loop may have a thousand clients to tell of the one before.
+ON_LOOP_S = 0.001
+ON_LOOP_MUTATION_S = 0.0001
 #: The part of the time for which slower ones may hold the loop up, to find out whether the disk has become fast.
 BLOCKED = 0.01
 
@@ -66,10 +67,11 @@ class Writer:
         self._in_threads_until = 0.0  # monotonic
         self.connection.set_wal_hook(self._committed)
 
-    async def run(self, turn: Turn, work: Callable[[apsw.Connection], Iterator[None]], *, synced: bool = True) -> None:
+    async def run(self, turn: Turn, work: Callable[[apsw.Connection], Iterator[None]], *, mutations: int = 0, synced: bool = True) -> None:
         """Run ``work`` on the event loop, in pieces between which it yields, and commit.
 
         Args:
+            mutations: how many are in it.
             synced: whether to wait for the disk. Without it a power failure may undo the transaction, until the next
                 synced one returns; never a part of it, nor one before it.
         """
@@ -88,7 +90,7 @@ class Writer:
             if time.monotonic() < self._in_threads_until:
                 await self.in_thread(turn, self._commit)
             else:
-                self._commit_on_loop()
+                self._commit_on_loop(ON_LOOP_S + mutations * ON_LOOP_MUTATION_S)
             self.groups.add(time.perf_counter() - started)
         except BaseException as error:
             self._abandon(error)
@@ -136,14 +138,14 @@ class Writer:
                 raise store_error(error, self._file.path) from error
             await turn.wait(asyncio.ensure_future(asyncio.sleep(BUSY_RETRY_S)))
 
-    def _commit_on_loop(self) -> None:
-        """The next ones run in threads if the disk does not answer at once."""
+    def _commit_on_loop(self, within_s: float) -> None:
+        """The next ones run in threads if the disk does not answer in time."""
         started = time.monotonic()
         try:
             self._commit()
         finally:
             ended = time.monotonic()
-            if ended - started > ON_LOOP_S:
+            if ended - started > within_s:
                 self._in_threads_until = ended + (ended - started) / BLOCKED
 
     def _commit(self) -> None:

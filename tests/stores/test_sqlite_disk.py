@@ -210,7 +210,7 @@ async def test_the_loop_waits_for_a_disk_that_answers_at_once_and_a_thread_for_a
 
     monkeypatch.setattr("reactor.stores.sqlite_writer.ON_LOOP_S", 60.0)
     assert [await on_loop() for _ in range(3)] == [True, True, True]
-    monkeypatch.setattr("reactor.stores.sqlite_writer.ON_LOOP_S", 0.0)
+    monkeypatch.setattr("reactor.stores.sqlite_writer.ON_LOOP_S", -1.0)
     monkeypatch.setattr("reactor.stores.sqlite_writer.BLOCKED", 1e-9)
     assert [await on_loop() for _ in range(3)] == [True, False, False]
 
