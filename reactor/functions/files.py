@@ -355,7 +355,9 @@ async def _complete(db: Writer, key: str, file: StoredFile, now_ms: float) -> Id
 
 async def _claim(db: Writer, key: str) -> bool:
     blob = await db.query(StoredBlob.by_key(key=key)).first()
-    if blob is None or blob.file is not None:
+    if blob is None:
+        return True  # it was collected before its content came, and nothing can come to point to it
+    if blob.file is not None:
         return False
     await db.replace(blob.id, StoredBlob(key=key, collect_ms=0))
     return True

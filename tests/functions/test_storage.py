@@ -231,6 +231,24 @@ async def test_content_whose_process_died_is_collected(t: TestBackend) -> None:
     assert kept(t) == [] and await blobs(t) == 0
 
 
+async def test_a_file_that_was_collected_before_its_first_byte_came_leaves_nothing(t: TestBackend, monkeypatch: pytest.MonkeyPatch) -> None:
+    blob_store = t._runner.files._blobs
+    put = blob_store.put
+
+    async def put_late(key: str, chunks: AsyncIterator[bytes]) -> None:
+        await t.advance(hours=2)
+        assert await blobs(t) == 0
+        await put(key, chunks)
+
+    async def content() -> AsyncIterator[bytes]:
+        yield b"x"
+
+    monkeypatch.setattr(blob_store, "put", put_late)
+    with pytest.raises(FileError, match="took too long"):
+        await t._runner.files.store(content(), None)
+    assert kept(t) == [] and await blobs(t) == 0
+
+
 async def test_a_file_whose_time_ran_out_is_not_stored_by_the_last_byte(t: TestBackend) -> None:
     going_on = asyncio.Event()
 
