@@ -70,7 +70,7 @@ class Conflict(Exception):
 
     ``table`` is where the other commit wrote, for the error that a caller gets after the last attempt. ``repeated``: another
     node has answered one of the group's requests, perhaps this one. ``innocent``: it is only that what others had accepted
-    before it, and it may have read, will never be.
+    before it, and it may have read, will never be; or that the head was lost, which would have kept other nodes from coming in its way.
     """
 
     def __init__(self, table: str = "", *, repeated: bool = False, innocent: bool = False) -> None:
@@ -187,6 +187,7 @@ class Committer:
         self._news = False  # whether other nodes may have committed
         self._ended: StoreError | None = None
         self._failures = 0  # in a row, to write the group that is pending first
+        self._head_lost = False  # since a group was durable: what held other nodes back may not have
         self.group_sizes = Histogram(GROUP_SIZES)
         self._favoured: deque[_Favoured] = deque()  # waiting for it
         self._quiet: asyncio.Future[None] | None = None  # resolves when no mutation runs, for the one that is favoured
@@ -424,6 +425,7 @@ class Committer:
             self._abandon({**dict.fromkeys(self._pending), **{accepted: Conflict(repeated=True) for accepted in group}})
         except Exception as error:
             self._pending = group + self._pending
+            self._head_lost = True
             if isinstance(error, StoreError) and error.code == LOG_TRIMMED:
                 await self._start_over()
                 return
@@ -536,7 +538,7 @@ class Committer:
         for entry in foreign:
             for accepted in readers.overlapping(entry.writes):
                 readers.remove(accepted)
-                stale[accepted] = Conflict(entry.writes[0].table.name)
+                stale[accepted] = Conflict(entry.writes[0].table.name, innocent=self._head_lost)
         built_on = list(stale)
         while built_on:
             below = built_on.pop()
@@ -564,6 +566,7 @@ class Committer:
     def _finish(self, group: Sequence[Accepted]) -> None:
         """The group is durable: answer, remember, make live queries stale, in this order and in one turn of the loop."""
         self.head = max(self.head, group[-1].commit.ts)
+        self._head_lost = False
         self.group_sizes.add(len(group))
         self._flush()
         for accepted in group:

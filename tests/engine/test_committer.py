@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import contextlib
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import asyncpg
 import pytest
 
 from reactor.engine.committer import Answer, Committed
 from reactor.engine.engine import Engine
-from reactor.engine.store import RequestKey, Store, Ts
+from reactor.engine.store import Commit, RequestKey, Store, Ts
 from reactor.engine.transaction import Transaction
-from reactor.errors import StoreError, StoreFull, WriteConflict
+from reactor.errors import StoreError, StoreFull, StoreUnavailable, WriteConflict
 from tests.engine.support import ITEMS, Body, CalmDatabase, GatedStore, adding, item, mutation, putting, rank, ranks, running, settled
 from tests.simulation.model_store import ModelStore
 from tests.support.databases import Databases
@@ -534,6 +535,39 @@ async def test_who_was_taken_back_runs_again_in_the_same_turn_although_one_is_fa
     await asyncio.gather(*sent, *body.others)
     assert (stale.runs, blocked.runs) == (2, 4)
     assert [len(group) for group in two.store.groups][:1] == [5], "three that came in the way, and both of these"
+
+
+@on_the_model
+async def test_what_other_nodes_commit_while_the_head_is_lost_again_and_again_is_not_held_against_a_mutation(
+    two: Two, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = two.store.head
+    lost = 0
+
+    @contextlib.asynccontextmanager
+    async def head() -> AsyncIterator[Any]:
+        if lost:
+            await mutation(two.other, putting(3, rank=float(lost)))
+        async with real() as held:
+            write = held.write
+
+            async def losing(commits: Sequence[Commit]) -> None:
+                nonlocal lost
+                if lost < 12:
+                    lost += 1
+                    raise StoreUnavailable("the connection is silent")
+                await write(commits)
+
+            held.write = losing
+            yield held
+
+    async def body(tx: Transaction) -> float | None:
+        seen = await rank(tx, 3)
+        await putting(4)(tx)
+        return seen
+
+    monkeypatch.setattr(two.store, "head", head)
+    assert (await mutation(two.engine, body)).result == 12.0
 
 
 async def test_a_mutation_that_lost_three_times_runs_while_no_other_begins(store: GatedStore) -> None:
