@@ -36,8 +36,8 @@ RUNS = 10
 FAVOURED_AFTER = 3
 #: At a time: each may hold all that was changed since.
 READS_OF_THE_PAST = 4
-#: Why a mutation runs again: a commit changed what it had read; what others had accepted before it could not be written, or the
-#: schema was changed; another node answered a request of its group.
+#: Why a mutation runs again: a commit changed what it had read; what others had accepted before it could not be written, the head
+#: was lost, or the schema was changed; another node answered a request of its group.
 RERUNS = ("conflict", "innocent", "repeated")
 #: Sessions whose newest request is known without asking the database.
 SESSIONS_REMEMBERED = 20_000
