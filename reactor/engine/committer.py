@@ -312,8 +312,9 @@ class Committer:
         self.position = position
         self._recent.add(Change(position, writes, undone))
         self.cache.apply(writes, position)
-        for table, id, _, after, _, keys, row in writes:
-            self._overlay.put(Image(position, table, id, after, keys, row))
+        put = self._overlay.put
+        for write in writes:
+            put(Image(position, write.table, write.id, write.after, write.after_keys, write.row))
 
     def _check(self, tx: MutationTransaction, *, undone_only: bool = False) -> None:
         """Raise Conflict if something was accepted, learned or taken back since ``tx`` began that wrote inside its read set."""

@@ -134,7 +134,7 @@ class RowCache:
         rows = self._rows
         written = self._written
         for write in writes:
-            _, id, _, after, before_keys, after_keys, row = write
+            id, after, before_keys, after_keys = write.id, write.after, write.before_keys, write.after_keys
             written[id] = position
             known = rows.pop(id, None)
             if known is not None:
@@ -142,9 +142,9 @@ class RowCache:
             if after is not None:
                 if self._absent and self._absent.pop(id, None) is not None:
                     self._bytes -= ABSENCE_BYTES
+                row = write.row
                 if row is None:
-                    row = Row(id, UNCOMMITTED, after)
-                row.keys = after_keys
+                    row = Row(id, UNCOMMITTED, after, b"", after_keys)
                 row.since = position
                 rows[id] = row
                 self._bytes += ROW_BYTES + len(after)

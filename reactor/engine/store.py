@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, NewType, Protocol
 
 from reactor.errors import StoreError
@@ -57,31 +57,34 @@ WENT_BACK = "DatabaseWentBack"
 UNCOMMITTED = Ts(0)
 
 
-class _Columns(NamedTuple):
-    id: str
-    ts: Ts  # of the commit that wrote it; 0 while it is not committed
-    json: str
-    key: bytes = b""  # in the index that was scanned; empty after a get
-
-
-class Row(_Columns):
+@dataclass(slots=True)
+class Row:
     """One version of a document. ``json`` is its whole text in the wire's encoding, ``_id`` and ``_creationTime`` included.
 
     A store makes it of its columns alone. The rest is set by whoever first computes it, so that it is computed once for all
     who get the same version from the row cache.
 
+    Slots and no named tuple, as everything that each mutation makes and reads: CPython reads a slot in half the time.
+
     Attributes:
+        ts: of the commit that wrote it; 0 while it is not committed.
+        key: in the index that was scanned; empty after a get.
         keys: in ``table.indexes``, in that order; empty while not computed.
         document: what functions read it as, if it can be shared between them.
         since: the committer's position from which on it is known to be the newest version; see ``reactor.engine.row_cache``.
     """
 
-    keys: tuple[bytes, ...] = ()
-    document: Any = None
-    since: float = math.inf
+    id: str
+    ts: Ts
+    json: str
+    key: bytes = b""
+    keys: tuple[bytes, ...] = field(default=(), compare=False)
+    document: Any = field(default=None, compare=False)
+    since: float = field(default=math.inf, compare=False)
 
 
-class Write(NamedTuple):
+@dataclass(slots=True)
+class Write:
     """One document changed by a commit. ``before`` is None for an insert, ``after`` for a delete.
 
     ``before_keys`` and ``after_keys`` are the document's keys in ``table.indexes``, in that order; empty where

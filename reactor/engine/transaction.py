@@ -291,9 +291,7 @@ class Transaction:
             self._own = Overlay()
         row = None
         if json is not None:
-            row = Row(id, UNCOMMITTED, json)
-            row.keys = keys
-            row.document = document
+            row = Row(id, UNCOMMITTED, json, b"", keys, document)
         self._own.put(Image(self._position, table, id, json, keys, row))
 
     def next_creation_time(self) -> float:

@@ -9,8 +9,8 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from itertools import pairwise
-from typing import NamedTuple
 
 from reactor.engine.store import UNCOMMITTED, Row
 from reactor.schema.catalog import IndexDef, Table
@@ -23,7 +23,8 @@ STALE = 64
 FEW = 16
 
 
-class Image(NamedTuple):
+@dataclass(slots=True, eq=False)
+class Image:
     """One document as of ``position``: ``json`` is None when it is deleted there. ``row`` is the same with what was computed of it."""
 
     position: int

@@ -48,9 +48,9 @@ def rows_of(commits: Sequence[Commit], head: Ts) -> GroupRows:
             raise StoreError(f"commit {ts} does not come after {head}")
         head = ts
         for position, write in enumerate(commit.writes):
-            table, id, before, after, _, _, _ = write
-            name = table.name
-            log.append((ts, position, name, id, before, after))
+            id = write.id
+            name = write.table.name
+            log.append((ts, position, name, id, write.before, write.after))
             changed = documents.get(name)
             if changed is None:
                 changed = documents[name] = {}

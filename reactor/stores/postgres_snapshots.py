@@ -20,10 +20,10 @@ import asyncio
 import contextlib
 import json
 import time
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextvars import Context
-from functools import partial
-from typing import Any, NamedTuple, TypeVar, cast
+from dataclasses import replace
+from typing import Any, NamedTuple, TypeVar
 
 from reactor.engine.commit_log import hydrate
 from reactor.engine.eager import detached
@@ -40,9 +40,6 @@ from reactor.stores.postgres_tables import KeyRange, SqlTable, load_tables, tabl
 __all__ = ["PostgresSnapshot", "Snapshots", "session_key"]
 
 T = TypeVar("T")
-
-#: A Row from the columns of a statement, without a Python call for each.
-_row = cast(Callable[[Iterable[Any]], Row], partial(tuple.__new__, Row))
 
 #: A reader older than this is not joined while another can be opened, and ends when nobody holds it.
 READER_AGE_S = 0.05
@@ -279,7 +276,7 @@ class Reader:
             return
         found: list[list[Row]] = [[] for _ in asked]
         for record in records:
-            found[record[0] - 1].append(_row(record[1:]))
+            found[record[0] - 1].append(Row(*record[1:]))
         for futures, answer in zip(asked.values(), found, strict=True):
             for future in futures:
                 if not future.done():
@@ -413,7 +410,7 @@ class PostgresSnapshot:
             return None if image.json is None or image.table.name != table.name else Row(id, Ts(0), image.json)
         key = id.encode()
         rows = await reader.scan(table_of(reader.tables, table.name).scan(table.by_id, key, key + b"\0", reverse=False), 1)
-        return Row(*rows[0][:3]) if rows else None
+        return replace(rows[0], key=b"") if rows else None
 
     async def _scan(self, reader: Reader, layer: Layer, index: IndexDef, lo: bytes, hi: bytes, reverse: bool, limit: int) -> list[Row]:
         table = table_of(reader.tables, index.table)
@@ -430,7 +427,7 @@ class PostgresSnapshot:
     def _with_ts(self, layer: Layer, row: Row) -> Row:
         image = layer.find(row.id)
         # What was taken back does not say when it had been written.
-        return row if image is None or layer.images is not self._space.images else row._replace(ts=Ts(image.position))
+        return row if image is None or layer.images is not self._space.images else replace(row, ts=Ts(image.position))
 
 
 def session_key(session: str) -> bytes:

@@ -71,13 +71,14 @@ def _batches(group: GroupRows, tables: Mapping[str, SqlTable]) -> Batches:
 
 def _add_document(batches: Batches, statements: RowWriter, first: Write, last: Write, ts: Ts) -> None:
     """What brings the row from before ``first`` to after ``last``."""
-    _, id, _, after, _, keys, _ = last
+    id, after = last.id, last.after
     row: tuple[Any, ...]
     if after is None:
         if first.before is None:
             return
         sql, row = statements.delete, (id,)
     else:
+        keys = last.after_keys
         if first.before is None:
             sql, picks = statements.insert, statements.picks
         else:

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Iterable, Mapping
-from functools import partial
-from typing import Any, cast
+from collections.abc import Callable, Mapping
+from itertools import starmap
+from typing import Any
 
 import apsw
 
@@ -23,9 +23,6 @@ __all__ = ["Snapshots", "SqliteSnapshot"]
 
 #: Connections kept for later when no snapshot needs them.
 IDLE_READERS = 4
-
-#: A Row from the four columns of a statement, without a Python call for each.
-_row = cast(Callable[[Iterable[Any]], Row], partial(tuple.__new__, Row))
 
 Translate = Callable[[apsw.Error], StoreError]
 
@@ -73,15 +70,15 @@ class SqliteSnapshot:
             found = self._execute(self._tables[table.name].get_sql, (id,)).get
         except (apsw.Error, KeyError) as error:
             raise self._failed(error) from error
-        return None if found is None else _row(found)
+        return None if found is None else Row(*found)
 
     async def scan(self, index: IndexDef, lo: bytes, hi: bytes, *, reverse: bool, limit: int) -> list[Row]:
         try:
             sql = self._tables[index.table].statements(index)[reverse]
             if index.position < 0:
                 # Ids are ASCII text, keys of by_id its bytes. Latin-1 keeps the order of bytes, also of bounds that are not ASCII.
-                return list(map(_row, self._execute(sql, (lo.decode("latin-1"), hi.decode("latin-1"), limit))))
-            return list(map(_row, self._execute(sql, (lo, hi, limit))))
+                return list(starmap(Row, self._execute(sql, (lo.decode("latin-1"), hi.decode("latin-1"), limit))))
+            return list(starmap(Row, self._execute(sql, (lo, hi, limit))))
         except (apsw.Error, KeyError) as error:
             raise self._failed(error) from error
 

@@ -51,7 +51,7 @@ class SqlTable:
         self.stored = StoredTable(
             name, number, tuple(StoredIndex(i.name, i.fields, i.state == "ready") for i in indexes if i.state != "dropped"), shape
         )
-        self.get_sql = f"SELECT id, ts, doc, x'' FROM {sql} WHERE id = ?"
+        self.get_sql = f"SELECT id, ts, doc FROM {sql} WHERE id = ?"
         self.scan_by_id = _scan(f"SELECT id, ts, doc, CAST(id AS BLOB) FROM {sql}", "id")
         self.scans = {
             (index.name, index.fields): _scan(

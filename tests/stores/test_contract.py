@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
@@ -167,7 +168,7 @@ class TestScan:
         found, got = await asyncio.gather(asyncio.gather(*scans), asyncio.gather(*gets))
         for (lo, hi, reverse, limit), rows in zip(asked, found, strict=True):
             assert rows == sorted((row for row in every if lo <= row.key < hi), key=lambda row: row.key, reverse=reverse)[:limit]
-        assert got == [row._replace(key=b"") for row in every] + [None]
+        assert got == [replace(row, key=b"") for row in every] + [None]
         assert len({id(rows) for rows in found}) == len(found), "each may change its own"
         snapshot.release()
 
@@ -271,7 +272,7 @@ class TestWrite:
         json = library.now[write.id]
         keys = keys_of(library.books, json)
         removal = library.remove(write.id)
-        await library.write(library.commit(removal), library.commit(write._replace(after=json, after_keys=keys)))
+        await library.write(library.commit(removal), library.commit(replace(write, after=json, after_keys=keys)))
         snapshot = library.store.snapshot()
         assert await titles(snapshot, library.books, "by_shelf", "a") == ["Emma"]
         snapshot.release()
@@ -362,7 +363,7 @@ class TestWrite:
 
         write = library.add("Emma")
         with pytest.raises(StoreError, match=r"books: written without keys for its index by_\w+\. Push the schema"):
-            await library.put(write._replace(table=catalog_of(Book).tables["books"], after_keys=write.after_keys[:1]))
+            await library.put(replace(write, table=catalog_of(Book).tables["books"], after_keys=write.after_keys[:1]))
 
     async def test_goes_on_to_its_end_when_the_caller_is_cancelled(self, library: Library) -> None:
         after_write: list[int] = []
@@ -702,7 +703,7 @@ class TestSchema:
         id = library.new_id(table)
         other = library.add("Emma")
         json = other.after.replace(other.id, id) if other.after else ""
-        write = other._replace(table=table, id=id, after=json, after_keys=table.keys_of_json(json))
+        write = replace(other, table=table, id=id, after=json, after_keys=table.keys_of_json(json))
         await library.put(other, write)
         snapshot = library.store.snapshot()
         assert ids_of([write]) == [row.id for row in await snapshot.scan(table.by_id, b"", END, reverse=False, limit=9)]
@@ -764,7 +765,7 @@ class TestClose:
 async def test_keys_hold_any_bytes(library: Library) -> None:
     write = library.add("Emma")
     keys = tuple(bytes(range(256)) + key for key in write.after_keys)
-    await library.put(write._replace(after_keys=keys))
+    await library.put(replace(write, after_keys=keys))
     snapshot = library.store.snapshot()
     rows = await snapshot.scan(library.books.index("by_title"), b"\x00", encode_key(""), reverse=False, limit=9)
     assert [row.key for row in rows] == [keys[2]]
