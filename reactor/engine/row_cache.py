@@ -19,29 +19,31 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from itertools import islice
+from typing import Any
 
 from reactor.engine.store import UNCOMMITTED, Row, Write
 from reactor.schema.catalog import IndexDef
 
 __all__ = ["RowCache"]
 
-#: Measured: a row with its text's overhead, keys, and the document made of it, without the text; a point with its ids, without its keys.
-ROW_BYTES = 1600
-POINT_BYTES = 500
+#: Measured: a row with the keys of two indexes and the document made of it, but for what grows with its text; a point of one row,
+#: but for its prefix; an absence.
+ROW_BYTES = 800
+POINT_BYTES = 160
 ABSENCE_BYTES = 250
+#: Of a character of a row's text: what it says is in the document once more.
+CHARACTER_BYTES = 2
 #: Rows of an equality range that is kept.
 POINT_ROWS = 8
 #: Writes that are remembered for reads from before them.
 REMEMBERED = 20_000
+#: So many entries of a kind are let go at a time, as a part of all: a dictionary is passed over from its beginning, what was deleted
+#: from it included, to find the oldest.
+LET_GO = 1 / 256
 
-
-class _Point(NamedTuple):
-    since: int
-    hi: bytes  # of the interval that begins with the prefix
-    ids: tuple[str, ...]  # by ascending key
-    keys: tuple[bytes, ...]
-    size_bytes: int
+#: What an equality range holds: since which position, and the ids by ascending key. Flat, as there is one for nearly every row.
+_Point = tuple[Any, ...]
 
 
 class RowCache:
@@ -60,7 +62,7 @@ class RowCache:
         self._size_bytes = size_bytes
         self._bytes = 0
         self._rows: dict[str, Row] = {}
-        self._points: dict[tuple[str, bytes], _Point] = {}
+        self._points: dict[str, dict[bytes, _Point]] = {}  # by index and prefix
         self._absent: dict[str, int] = {}  # since which position no document has this id
         self._indexes: dict[str, int] = {}  # those that any point was ever put of, and from which position on moves are noted
         self._written: dict[str, int] = {}  # where each document was last written, above `_remembers`
@@ -78,19 +80,24 @@ class RowCache:
         since = self._absent.get(id)
         return since is not None and since <= position
 
-    def point(self, index: IndexDef, prefix: bytes, hi: bytes, position: int) -> tuple[list[Row], tuple[bytes, ...]] | None:
-        """All rows with ``prefix <= key < hi`` as of ``position``, by ascending key, and their keys; None when that is not known."""
-        point = self._points.get((index.ref, prefix))
-        if point is None or point.since > position or point.hi != hi:
+    def point(self, index: IndexDef, prefix: bytes, hi: bytes, position: int) -> list[Row] | None:
+        """All rows with ``prefix <= key < hi`` as of ``position``, by ascending key; None when that is not known.
+
+        All of that range begins with ``prefix``.
+        """
+        points = self._points.get(index.ref)
+        point = None if points is None else points.get(prefix)
+        # What is above the prefix and no longer is above all that begins with it.
+        if point is None or point[0] > position or len(hi) > len(prefix) or hi <= prefix:
             return None
         rows = self._rows
         found: list[Row] = []
-        for id in point.ids:
+        for id in point[1:]:
             row = rows.get(id)
             if row is None or row.since > position:
                 return None
             found.append(row)
-        return found, point.keys
+        return found
 
     def put(self, row: Row, position: int) -> None:
         """Keep a version that a transaction begun at ``position`` read. It is the newest one if nothing was written there since."""
@@ -100,10 +107,11 @@ class RowCache:
         if known is not None:
             if known.since <= since:
                 return
-            self._bytes -= ROW_BYTES + len(known.json)
+            del self._rows[row.id]
+            self._bytes -= ROW_BYTES + CHARACTER_BYTES * len(known.json)
         row.since = since
         self._rows[row.id] = row
-        self._grow(ROW_BYTES + len(row.json))
+        self._grow(ROW_BYTES + CHARACTER_BYTES * len(row.json))
 
     def put_absent(self, id: str, position: int) -> None:
         """Keep that a transaction begun at ``position`` found no document with this id."""
@@ -118,40 +126,39 @@ class RowCache:
         """Keep what a transaction begun at ``position`` found in an equality range, whole."""
         if len(rows) > POINT_ROWS or not self._size_bytes:
             return
-        key = (index.ref, prefix)
-        noted = self._indexes.setdefault(index.ref, self.position)
-        if position != self.position and not (max(noted, self._remembers) <= position >= self._moved.get(hash(key), 0)):
+        ref = index.ref
+        noted = self._indexes.setdefault(ref, self.position)
+        if position != self.position and not (max(noted, self._remembers) <= position >= self._moved.get(hash((ref, prefix)), 0)):
             return
-        self._forget_point(key)
-        keys = tuple([row.key for row in rows])
-        size_bytes = POINT_BYTES + len(prefix) + len(hi) + sum(map(len, keys))
-        self._points[key] = _Point(position, hi, tuple([row.id for row in rows]), keys, size_bytes)
-        self._grow(size_bytes)
+        self._forget_point(ref, prefix)
+        point = (position, *[row.id for row in rows])
+        self._points.setdefault(ref, {})[prefix] = point
+        self._grow(_point_bytes(prefix, point))
 
     def apply(self, writes: Sequence[Write], position: int) -> None:
         """Take a commit that was accepted, or learned of, at ``position``."""
         self.position = position
         rows = self._rows
         written = self._written
+        grown = 0
         for write in writes:
             id, after, before_keys, after_keys = write.id, write.after, write.before_keys, write.after_keys
             written[id] = position
             known = rows.pop(id, None)
             if known is not None:
-                self._bytes -= ROW_BYTES + len(known.json)
+                grown -= ROW_BYTES + CHARACTER_BYTES * len(known.json)
             if after is not None:
                 if self._absent and self._absent.pop(id, None) is not None:
-                    self._bytes -= ABSENCE_BYTES
+                    grown -= ABSENCE_BYTES
                 row = write.row
                 if row is None:
                     row = Row(id, UNCOMMITTED, after, b"", after_keys)
                 row.since = position
                 rows[id] = row
-                self._bytes += ROW_BYTES + len(after)
+                grown += ROW_BYTES + CHARACTER_BYTES * len(after)
             if self._indexes and before_keys is not after_keys and before_keys != after_keys:
                 self._move(write)
-        if self._bytes > self._size_bytes:
-            self._grow(0)
+        self._grow(grown)
         if len(written) + len(self._moved) > REMEMBERED:
             self._forget_writes()
 
@@ -182,35 +189,51 @@ class RowCache:
                 for key in (before, after):
                     if key is not None:
                         for prefix in table.prefixes(at, key):
-                            range = (index.ref, prefix)
-                            self._moved[hash(range)] = self.position
-                            self._forget_point(range)
+                            self._moved[hash((index.ref, prefix))] = self.position
+                            self._forget_point(index.ref, prefix)
 
-    def _forget_point(self, key: tuple[str, bytes]) -> None:
-        point = self._points.pop(key, None)
+    def _forget_point(self, ref: str, prefix: bytes) -> None:
+        points = self._points.get(ref)
+        point = None if points is None else points.pop(prefix, None)
         if point is not None:
-            self._bytes -= point.size_bytes
+            self._bytes -= _point_bytes(prefix, point)
 
     def _grow(self, bytes: int) -> None:
         self._bytes += bytes
+        if self._bytes > self._size_bytes:
+            self._let_go()
+
+    def _let_go(self) -> None:
+        """Forget what was put or written longest ago, of whichever kind, until the rest is no larger than it may be."""
         while self._bytes > self._size_bytes:
-            # All grow together: what has the largest share goes first.
-            rows, points, absent = len(self._rows) * ROW_BYTES, len(self._points) * POINT_BYTES, len(self._absent) * ABSENCE_BYTES
-            if rows and rows >= points and rows >= absent:
-                row = self._rows.pop(next(iter(self._rows)))
-                self._bytes -= ROW_BYTES + len(row.json)
-            elif points and points >= absent:
-                self._forget_point(next(iter(self._points)))
-            elif absent:
-                del self._absent[next(iter(self._absent))]
-                self._bytes -= ABSENCE_BYTES
-            else:
-                return
+            kinds: list[dict[Any, Any]] = [self._rows, self._absent, *self._points.values()]
+            oldest = min(filter(None, kinds), key=_age)
+            for key in list(islice(oldest, 1 + int(len(oldest) * LET_GO))):
+                self._bytes -= _bytes(key, oldest.pop(key))
 
     def check_invariants(self) -> None:
         """Raise AssertionError when the accounts are wrong. For simulations."""
-        held = sum(ROW_BYTES + len(row.json) for row in self._rows.values()) + sum(point.size_bytes for point in self._points.values())
-        held += ABSENCE_BYTES * len(self._absent)
+        kinds: list[dict[Any, Any]] = [self._rows, self._absent, *self._points.values()]
+        held = sum(_bytes(key, entry) for kind in kinds for key, entry in kind.items())
         assert held == self._bytes <= self._size_bytes, "the cache's size is wrong"
-        assert all(point.since <= self.position for point in self._points.values())
+        assert all(point[0] <= self.position for points in self._points.values() for point in points.values())
         assert all(since <= self.position for since in self._absent.values())
+
+
+def _point_bytes(prefix: bytes, point: _Point) -> int:
+    return POINT_BYTES + len(prefix) + 8 * len(point)
+
+
+def _bytes(key: Any, entry: Row | _Point | int) -> int:
+    """What an entry of any kind takes."""
+    if isinstance(entry, Row):
+        return ROW_BYTES + CHARACTER_BYTES * len(entry.json)
+    return ABSENCE_BYTES if isinstance(entry, int) else _point_bytes(key, entry)
+
+
+def _age(kind: dict[Any, Any]) -> float:
+    """Since when the oldest entry of a kind has been right, which is when it was put, or a little before."""
+    entry: Row | _Point | int = next(iter(kind.values()))
+    if isinstance(entry, Row):
+        return entry.since if entry.since < math.inf else -1.0
+    return entry if isinstance(entry, int) else entry[0]

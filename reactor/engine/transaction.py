@@ -167,7 +167,7 @@ class Transaction:
             self._read_too_much()
         return row
 
-    def known(self, index: IndexDef, interval: Interval, n: int, reverse: bool) -> list[Row] | None:
+    def known(self, table: Table, index: IndexDef, interval: Interval, n: int, reverse: bool) -> list[Row] | None:
         """The first ``n`` rows of ``interval``, if no statement is needed to tell; else None.
 
         It reads as ``scan`` would: counts, and joins the read set, alike.
@@ -179,19 +179,21 @@ class Transaction:
         base = self.base
         if lo != prefix or (self._own is not EMPTY and self._own.touches(index.table)):
             return None
-        point = base.cache.point(index, prefix, hi, base.upto)
-        if point is None:
+        rows = base.cache.point(index, prefix, hi, base.upto)
+        if rows is None:
             return None
         usage, limits = self.usage, self._limits
         if self._closed or usage.index_ranges_read >= limits.index_ranges_read:
             return None  # ``scan`` says why
         usage.index_ranges_read += 1
-        rows, keys = point
         if len(rows) >= n:
+            last = rows[-n if reverse else n - 1]
+            last.keys = last.keys or table.keys_of_json(last.json)
+            key = last.keys[index.position]
             if reverse:
-                rows, lo = rows[-n:], keys[-n]
+                rows, lo = rows[-n:], key
             else:
-                rows, hi = rows[:n], keys[n - 1] + b"\x00"
+                rows, hi = rows[:n], key + b"\x00"
         if reverse:
             rows.reverse()
         self.read_set.add(index, lo, hi, prefix)

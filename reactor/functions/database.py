@@ -167,7 +167,7 @@ class Reader:
                 f"Document {row.id} in table {table.name!r} does not fit the schema: {'; '.join(reasons(error)[:5])}."
             ) from None
         if kind.__plan__.shareable:
-            row.document = document
+            row.document = kind.__plan__.shared(document, row.id)
         return document
 
 
@@ -319,7 +319,7 @@ class DocumentQuery(Generic[D]):
         reader, table, range = self._reader, self._table, self._range
         if not n or self._filters or self._allows or reader.nested is not None or self._state == "used":
             return None
-        rows = reader._tx.known(table.index(range.index), range.interval, n, self._reverse is True)
+        rows = reader._tx.known(table, table.index(range.index), range.interval, n, self._reverse is True)
         if rows is None:
             return None
         self._state = "used"
@@ -414,7 +414,7 @@ class Writer(Reader):
         """
         table, row = await self._existing(id, "patch")
         encoded, moves = self._patched(table, row, fields)
-        self._put(table, id, encoded, row, "patch of", moves)
+        self._put(table, row.id, encoded, row, "patch of", moves)
 
     def _patched(self, table: Table, row: Row, fields: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
         """The whole document with other values of ``fields``, in the wire's encoding; and whether an index may see them."""
@@ -443,7 +443,7 @@ class Writer(Reader):
             IdError: not an id.
         """
         table, row = await self._existing(id, "replace")
-        self._put(table, id, self._replaced(table, row, document), row, "replace in", True)
+        self._put(table, row.id, self._replaced(table, row, document), row, "replace in", True)
 
     def _replaced(self, table: Table, row: Row, document: Document) -> dict[str, Any]:
         if type(document).__table__ != table.name:
@@ -461,7 +461,7 @@ class Writer(Reader):
             IdError: not an id.
         """
         table, row = await self._existing(id, "delete")
-        self._tx.write(table, id, row, None, (), 0)
+        self._tx.write(table, row.id, row, None, (), 0)
 
     async def _existing(self, id: Any, verb: str) -> tuple[Table, Row]:
         table = self._table_of(id)
@@ -544,7 +544,8 @@ class Writer(Reader):
             before.keys = keys
         else:
             keys = table.keys_of(encoded)
-        self._tx.write(table, id, before, text, keys, len(raw), document if table.document.__plan__.shareable else None)
+        plan = table.document.__plan__
+        self._tx.write(table, id, before, text, keys, len(raw), plan.shared(document, id) if plan.shareable else None)
 
     def _fitting(self, table: Table, text: str, doing: str) -> Document:
         try:

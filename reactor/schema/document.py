@@ -50,16 +50,21 @@ class Absent:
 ABSENT: Final = Absent()
 
 
+#: Sets of fields of documents of one class that are held for all who have them. There are more only where many may be absent.
+FIELD_SETS = 1000
+
+
 class Plan:
     """How the fields of a model class or dataclass are named on the wire, and which are left out there.
 
     A field declared with the default None is absent where it is None; one whose value is ``ABSENT`` is absent.
     """
 
-    __slots__ = ("fields", "model", "optional", "shareable", "types", "wire_names")
+    __slots__ = ("_field_sets", "fields", "model", "optional", "shareable", "types", "wire_names")
 
     def __init__(self, model: type) -> None:
         self.model = model
+        self._field_sets: dict[frozenset[str], set[str]] = {}
         self.wire_names: dict[str, str] = {}
         self.optional: set[str] = set()
         self.types: dict[str, Any] = {}
@@ -74,6 +79,21 @@ class Plan:
         self.shareable = all(map(_unchangeable, self.types.values())) and not (
             getattr(model, "__private_attributes__", None) or any(isinstance(value, cached_property) for value in vars(model).values())
         )
+
+    def shared(self, document: Document, id: str) -> Document:
+        """``document``, which was read and is shareable, made smaller, as it may be kept for long: its id is the text that the row has,
+        and its set of fields, which takes more room than the fields, that of all documents with the same ones.
+        """
+        document.__dict__["_id"] = id
+        sets = self._field_sets
+        found = frozenset(document.__pydantic_fields_set__)
+        known = sets.get(found)
+        if known is None:
+            if len(sets) >= FIELD_SETS:
+                return document
+            known = sets[found] = document.__pydantic_fields_set__
+        object.__setattr__(document, "__pydantic_fields_set__", known)
+        return document
 
     def wire_path(self, path: str) -> str:
         """A dotted path of field names as wire names. Names past the first that no model declares stand as they are."""

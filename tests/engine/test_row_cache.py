@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reactor.engine.row_cache import ROW_BYTES, RowCache
+from reactor.engine.row_cache import CHARACTER_BYTES, ROW_BYTES, RowCache
 from reactor.engine.store import Row, Ts, Write
 from reactor.values.order import encode_key, prefix_end
 from tests.engine.support import ITEMS, change, item, text
@@ -32,7 +32,7 @@ def write(number: int, before: Row | None, after: Row | None) -> Write:
 def point(cache: RowCache, list: str, position: int) -> list[str] | None:
     prefix = encode_key(list)
     found = cache.point(BY_LIST, prefix, prefix_end(prefix), position)
-    return None if found is None else [row.json for row in found[0]]
+    return None if found is None else [row.json for row in found]
 
 
 def put_point(cache: RowCache, list: str, *rows: Row) -> None:
@@ -149,3 +149,40 @@ def test_it_never_holds_more_than_it_may_and_never_answers_wrongly(steps: list[t
         for name in "ab":
             expected = [r.json for r in sorted(stored.values(), key=lambda r: r.key) if f'"list":"{name}"' in r.json]
             assert point(cache, name, position) in (None, expected)
+
+
+def test_what_was_put_or_written_longest_ago_goes_first() -> None:
+    count = 1000
+    cache = RowCache(count * (ROW_BYTES + CHARACTER_BYTES * len(row(0).json)))
+    for number in range(count):
+        cache.apply([write(number, None, row(number))], number + 1)
+    for number in range(0, count, 2):  # written again, half of them are the newest
+        cache.apply([write(number, row(number), row(number, rank=1.0))], count + number + 1)
+    for number in range(count, count + count // 4):
+        cache.apply([write(number, None, row(number))], 2 * count + number + 1)
+        cache.check_invariants()
+    known = [number for number in range(count + count // 4) if cache.row(item(number), math.inf) is not None]
+    odd = [number for number in range(1, count, 2) if number in known]
+    assert odd == list(range(odd[0], count, 2)) and len(odd) >= count // 4 - 8, "the oldest went, and hardly more than had to"
+    assert set(known) == {*odd, *range(0, count, 2), *range(count, count + count // 4)}
+
+
+def test_a_range_goes_when_it_is_older_than_the_rows() -> None:
+    cache = RowCache(20 * (ROW_BYTES + CHARACTER_BYTES * len(row(0).json)))
+    put_point(cache, "a", row(1))
+    for number in range(2, 40):
+        cache.apply([write(number, None, row(number, "b")), write(1, row(1), row(1, rank=0.0))], number)
+    assert cache.row(item(1), 40) is not None and point(cache, "a", 40) is None
+    put_point(cache, "a", row(1))
+    cache.apply([write(40, None, row(40, "b"))], 41)
+    assert point(cache, "a", 41) == [row(1).json]
+    cache.check_invariants()
+
+
+def test_only_an_interval_that_covers_a_prefix_is_answered_by_what_is_known_of_the_prefix() -> None:
+    cache = RowCache(LARGE)
+    put_point(cache, "a", row(1))
+    prefix = encode_key("a")
+    for hi in (prefix, prefix[:-1], prefix + b"\xff", b"", row(1).key):
+        assert cache.point(BY_LIST, prefix, hi, 0) is None
+    assert cache.point(BY_LIST, prefix, prefix_end(prefix), 0) == [row(1)]

@@ -406,6 +406,20 @@ def test_a_copy_with_another_value_is_written_with_it() -> None:
         assert (copied.id, to_json(copied)) == (read.id, to_json(read))
 
 
+def test_documents_with_the_same_fields_hold_one_set_of_them_and_copies_their_own() -> None:
+    def kept(made: Note) -> Note:
+        read = stored(made, NOTES)
+        assert Note.__plan__.shared(read, ID) is read and read.id is ID
+        return read
+
+    first, second, longer = kept(Note(null="x")), kept(Note(null="y")), kept(Note(null="x", may_be_absent="y"))
+    assert first.model_fields_set is second.model_fields_set
+    assert longer.model_fields_set - first.model_fields_set == {"may_be_absent"}
+    for copied in (first.model_copy(update={"both": "z"}), copy.copy(first), copy.deepcopy(first), pickle.loads(pickle.dumps(first))):
+        assert copied.model_fields_set is not first.model_fields_set
+    assert "both" not in second.model_fields_set
+
+
 def test_documents_are_equal_by_id_and_fields() -> None:
     read = stored(Note(null="x"), NOTES)
     assert read == stored(Note(null="x"), NOTES)

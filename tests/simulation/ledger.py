@@ -108,7 +108,7 @@ class Recorder:
         return row
 
     async def scan(self, table: Table, index: IndexDef, interval: Interval, reverse: bool, limit: int) -> list[Row]:
-        known = self.tx.known(index, interval, limit, reverse)
+        known = self.tx.known(table, index, interval, limit, reverse)
         rows = known if known is not None else await self.tx.scan(index, interval, reverse=reverse).next(limit)
         self.steps.append(Step("scan", (table, index, interval, reverse, limit), [row.json for row in rows]))
         return rows

@@ -83,7 +83,7 @@ async def read(tx: Transaction) -> list[int]:
     found = [await tx.get(ACCOUNTS, document_id(ACCOUNTS, number)) for number in (1, 2, 99)]
     rows = []
     for name in ("1", "2", "nobody"):
-        known = tx.known(BY_NAME, equal(BY_NAME, name), 2, False)
+        known = tx.known(ACCOUNTS, BY_NAME, equal(BY_NAME, name), 2, False)
         rows.append(len(await tx.scan(BY_NAME, equal(BY_NAME, name)).next(2) if known is None else known))
     return [row is not None for row in found] + rows
 
