@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from base64 import b32hexencode
 from functools import lru_cache
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any, ForwardRef, Generic, Protocol, TypeVar, get_args
 
 from pydantic_core import PydanticCustomError, core_schema
@@ -17,7 +19,9 @@ __all__ = ["Id", "Tables", "decode_id", "encode_id", "new_id", "table_number_of"
 T = TypeVar("T")
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
-_VALUES = {character: value for value, character in enumerate(_ALPHABET)}
+_DIGITS = "0123456789abcdefghijklmnopqrstuv"  # what Python has for the same values
+_TO_DIGITS = bytes(ord(_DIGITS[_ALPHABET.index(chr(byte))]) if chr(byte) in _ALPHABET else ord("!") for byte in range(256))
+_FROM_DIGITS = bytes.maketrans(_DIGITS.upper().encode(), _ALPHABET.encode())
 _LENGTHS = frozenset((31, 32, 34, 36, 37))
 _INTERNAL_BYTES = 16
 
@@ -73,9 +77,7 @@ def encode_id(table_number: int, internal: bytes) -> str:
     assert 0 < table_number < 2**32 and len(internal) == _INTERNAL_BYTES
     raw = _varint(table_number) + internal
     raw += _checksum(raw)
-    count = -(-len(raw) * 8 // 5)
-    bits = int.from_bytes(raw, "big") << (count * 5 - len(raw) * 8)
-    return "".join(_ALPHABET[bits >> shift & 31] for shift in range(count * 5 - 5, -1, -5))
+    return b32hexencode(raw).rstrip(b"=").translate(_FROM_DIGITS).decode()
 
 
 def decode_id(text: str) -> tuple[int, bytes]:
@@ -86,20 +88,22 @@ def decode_id(text: str) -> tuple[int, bytes]:
     """
     if len(text) not in _LENGTHS:
         raise _not_an_id(text)
-    bits = 0
-    for character in text:
-        value = _VALUES.get(character)
-        if value is None:
-            raise _not_an_id(text)
-        bits = bits << 5 | value
-    length = len(text) * 5 // 8
-    raw = (bits >> (len(text) * 5 - length * 8)).to_bytes(length, "big")
+    try:
+        bits = int(text.encode().translate(_TO_DIGITS), 32)
+    except ValueError:
+        raise _not_an_id(text) from None
+    length, padding = divmod(len(text) * 5, 8)
+    raw = (bits >> padding).to_bytes(length, "big")
     number, at = _read_varint(raw)
-    internal = raw[at : at + _INTERNAL_BYTES]
-    # Encoding again checks all at once: checksum, padding, the shortest varint, the length.
-    if not 0 < number < 2**32 or len(internal) != _INTERNAL_BYTES or encode_id(number, internal) != text:
+    if (
+        not 0 < number < 2**32
+        or (at > 1 and not raw[at - 1])  # not the shortest varint
+        or length != at + _INTERNAL_BYTES + 2
+        or bits & ((1 << padding) - 1)
+        or _checksum(raw[:-2]) != raw[-2:]
+    ):
         raise _not_an_id(text)
-    return number, internal
+    return number, raw[at:-2]
 
 
 @lru_cache(maxsize=65536)
@@ -142,8 +146,5 @@ def _read_varint(raw: bytes) -> tuple[int, int]:
 
 
 def _checksum(raw: bytes) -> bytes:
-    low = high = 0
-    for byte in raw:
-        low = (low + byte) & 0xFF
-        high = (high + low) & 0xFF
-    return bytes((low, high))
+    # Fletcher's: the sum, and the sum of the sums so far.
+    return bytes((sum(raw) & 0xFF, sum(accumulate(raw)) & 0xFF))
