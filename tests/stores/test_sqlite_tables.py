@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,25 @@ async def test_every_scan_follows_a_b_tree_and_sorts_nothing(library: Library[Sq
     for sql in (*table.scan_by_id, *(sql for pair in table.scans.values() for sql in pair)):
         plan = library.store._writer.connection.execute(f"EXPLAIN QUERY PLAN {sql}", (b"a", b"b", 1)).fetchall()
         assert [str(row[3]).split(" USING ")[0] for row in plan] == ["SEARCH books"]
+
+
+async def test_a_scan_is_planned_once_whatever_its_bounds_and_its_limit(library: Library[SqliteStore]) -> None:
+    await library.put(*(library.add(f"{n}", shelf=f"{n % 3}") for n in range(9)))
+    planned = 0
+
+    def plan(*_: object) -> int:
+        nonlocal planned
+        planned += 1
+        return apsw.SQLITE_OK
+
+    with closing(library.store._file.connect_reader()) as connection:
+        connection.authorizer = plan  # asked whenever a statement is made
+        (forwards, _) = library.store._tables["books"].statements(library.books.index("by_shelf"))
+        found = [connection.execute(forwards, (b"", b"\xff", 1)).fetchall()]
+        once = planned
+        found += [connection.execute(forwards, (b"", hi, limit)).fetchall() for hi in (b"\xff", b"\xfe") for limit in range(2, 6)]
+    assert list(map(len, found)) == [1, 2, 3, 4, 5, 2, 3, 4, 5]
+    assert planned == once > 0
 
 
 async def test_the_column_of_a_dropped_index_is_emptied_and_used_again(library: Library[SqliteStore]) -> None:
