@@ -99,6 +99,13 @@ class RowCache:
             found.append(row)
         return found
 
+    def unmoved(self, index: IndexDef, prefix: bytes, position: int) -> bool:
+        """Whether it is known that no document came into, left, or moved within the keys under ``prefix`` after ``position``."""
+        noted = self._indexes.get(index.ref)
+        if noted is None or noted > position or self._remembers > position:
+            return False
+        return self._moved.get(hash((index.ref, prefix)), 0) <= position
+
     def put(self, row: Row, position: int) -> None:
         """Keep a version that a transaction begun at ``position`` read. It is the newest one if nothing was written there since."""
         known = self._rows.get(row.id)
@@ -127,8 +134,8 @@ class RowCache:
         if len(rows) > POINT_ROWS or not self._size_bytes:
             return
         ref = index.ref
-        noted = self._indexes.setdefault(ref, self.position)
-        if position != self.position and not (max(noted, self._remembers) <= position >= self._moved.get(hash((ref, prefix)), 0)):
+        self._indexes.setdefault(ref, self.position)
+        if position != self.position and not self.unmoved(index, prefix, position):
             return
         self._forget_point(ref, prefix)
         point = (position, *[row.id for row in rows])

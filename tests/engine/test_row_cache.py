@@ -186,3 +186,19 @@ def test_only_an_interval_that_covers_a_prefix_is_answered_by_what_is_known_of_t
     for hi in (prefix, prefix[:-1], prefix + b"\xff", b"", row(1).key):
         assert cache.point(BY_LIST, prefix, hi, 0) is None
     assert cache.point(BY_LIST, prefix, prefix_end(prefix), 0) == [row(1)]
+
+
+def test_it_tells_under_which_prefixes_nothing_moved_once_it_takes_note() -> None:
+    cache = RowCache(LARGE)
+    a, b = encode_key("a"), encode_key("b")
+    cache.apply([write(1, None, row(1))], 1)
+    assert not cache.unmoved(BY_LIST, a, 1), "of an index that no range was kept of, moves are not noted"
+    put_point(cache, "b")
+    cache.apply([write(1, row(1), row(1, rank=2.0))], 2)
+    assert not cache.unmoved(BY_LIST, a, 0), "that was before it was noted"
+    assert not cache.unmoved(BY_LIST, a, 1) and cache.unmoved(BY_LIST, a, 2), "another rank is another place within the range"
+    cache.apply([write(2, None, row(2))], 3)
+    assert not cache.unmoved(BY_LIST, a, 2) and cache.unmoved(BY_LIST, a, 3) and cache.unmoved(BY_LIST, b, 2)
+    assert not cache.unmoved(BY_LIST, b"", 2), "under the prefix of no field lie all keys"
+    cache.clear(9)
+    assert not cache.unmoved(BY_LIST, a, 9)
