@@ -24,10 +24,10 @@ import logging
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from reactor.engine.commit_log import Published, hydrate
+from reactor.engine.eager import Brief
 from reactor.engine.read_set import ReadSet
 from reactor.engine.recent import Change, Recent
 from reactor.engine.row_cache import RowCache
@@ -41,7 +41,7 @@ from reactor.histogram import Histogram
 from reactor.limits import Limits
 from reactor.schema.catalog import Catalog
 
-__all__ = ["Answer", "Committed", "Committer", "Conflict", "MutationTransaction"]
+__all__ = ["Accepted", "Answer", "Committed", "Committer", "Conflict", "MutationTransaction"]
 
 _log = logging.getLogger(__name__)
 
@@ -101,25 +101,28 @@ class Committed(NamedTuple):
 OnDurable = Callable[[Committed], None]
 
 
-@dataclass(slots=True, eq=False)
-class Accepted:
-    """A mutation on its way into the store."""
+class Accepted(Brief[Committed]):
+    """A mutation on its way into the store, and what it comes to there."""
 
-    position: int
-    commit: Commit
-    read_set: ReadSet
-    answer: Answer
-    future: asyncio.Future[Committed]
-    on_durable: OnDurable | None
-    settled: asyncio.Future[None] | None = None  # for whoever waits without being the caller; see ``Committer.in_flight``
+    __slots__ = ("answer", "commit", "on_durable", "position", "read_set", "settled")
+
+    def __init__(self, position: int, commit: Commit, read_set: ReadSet, answer: Answer, on_durable: OnDurable | None) -> None:
+        asyncio.Future.__init__(self)
+        self.position = position
+        self.commit = commit
+        self.read_set = read_set
+        self.answer = answer
+        self.on_durable = on_durable
+        #: For whoever waits without being the caller; see ``Committer.in_flight``.
+        self.settled: asyncio.Future[None] | None = None
 
     def settle(self, outcome: Committed | Exception) -> None:
         """Tell the caller, who may be gone, and whoever else waits."""
-        if not self.future.done():
+        if not self.done():
             if isinstance(outcome, Committed):
-                self.future.set_result(outcome)
+                self.set_result(outcome)
             else:
-                self.future.set_exception(outcome)
+                self.set_exception(outcome)
         if self.settled is not None and not self.settled.done():
             self.settled.set_result(None)
 
@@ -136,9 +139,7 @@ class MutationTransaction(Transaction):
 
     __slots__ = ("epoch",)
 
-    def __init__(self, base: Base, *, epoch: int, now_ms: float, limits: Limits, creation_time: float) -> None:
-        super().__init__(base, now_ms=now_ms, limits=limits, read_only=False, creation_time=creation_time)
-        self.epoch = epoch
+    epoch: int
 
 
 class Committer:
@@ -216,7 +217,8 @@ class Committer:
         snapshot = self._store.snapshot()
         base = Base(snapshot, self._overlay, self.flushed, self.position, self.cache_at(snapshot.ts))
         now_ms = self._runtime.now_ns() / 1e6
-        tx = MutationTransaction(base, epoch=self._epoch, now_ms=now_ms, limits=self._limits, creation_time=self._creation_time)
+        tx = MutationTransaction(base, now_ms, self._limits, False, self._creation_time)
+        tx.epoch = self._epoch
         self._running[tx] = None
         return tx
 
@@ -276,36 +278,35 @@ class Committer:
 
     def accept(
         self, tx: MutationTransaction, answer: Answer, request: RequestKey | None, on_durable: OnDurable | None
-    ) -> asyncio.Future[Committed]:
+    ) -> Committed | Accepted:
         """Validate ``tx`` and queue its writes.
 
         Returns: a future that resolves when they are durable. It raises Conflict when the mutation has to run again, or a
-            StoreError when nothing was written. Cancelling it cancels the wait, not the commit.
+            StoreError when nothing was written. Cancelling it cancels the wait, not the commit. Its result at once where nothing
+            has to be made durable.
 
         Raises:
             Conflict: a commit since ``tx`` began wrote inside its read set.
         """
         self._check(tx)
         writes = tx.writes()
-        future: asyncio.Future[Committed] = asyncio.get_running_loop().create_future()
         if not writes and request is None and tx.base.upto <= self.flushed and self._store.exclusive:
             # It only read, and nothing that could still be lost: there is nothing to make durable. Where there are other nodes,
             # only holding the head tells whether one of them had changed what it read before it began.
             committed = Committed(max(self.head, tx.ts), answer.value, answer.log_lines, answer.result)
             if on_durable is not None:
                 on_durable(committed)
-            future.set_result(committed)
-            return future
+            return committed
         self._creation_time = max(self._creation_time, tx.creation_time)
         position = self.position + 1
         if writes:
             self._lay(position, writes)
         commit = Commit(writes, request, answer.value, answer.log_lines)
-        accepted = Accepted(position, commit, tx.read_set, answer, future, on_durable)
+        accepted = Accepted(position, commit, tx.read_set, answer, on_durable)
         if request is not None:
             self._requests[request] = accepted
         self._queue(accepted)
-        return future
+        return accepted
 
     def _lay(self, position: int, writes: Sequence[Write], *, undone: bool = False) -> None:
         """Have what was written at the next position read by all that begin from now on, and stand in the way of what runs."""
@@ -333,9 +334,9 @@ class Committer:
         """
         self._check(tx, undone_only=self._store.exclusive)
         if tx.base.upto > self.flushed or not self._store.exclusive:
-            future: asyncio.Future[Committed] = asyncio.get_running_loop().create_future()
-            self._queue(Accepted(self.position + 1, Commit(()), tx.read_set, Answer(b"null"), future, None))
-            await future
+            accepted = Accepted(self.position + 1, Commit(()), tx.read_set, Answer(b"null"), None)
+            self._queue(accepted)
+            await accepted
 
     def _queue(self, accepted: Accepted) -> None:
         self.position = self.cache.position = accepted.position

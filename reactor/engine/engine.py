@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from reactor.engine import backfill, history
 from reactor.engine.commit_log import CommitLog, Published
-from reactor.engine.committer import Answer, Committed, Committer, Conflict, MutationTransaction
+from reactor.engine.committer import Accepted, Answer, Committed, Committer, Conflict, MutationTransaction
 from reactor.engine.live_query import LiveQueries
 from reactor.engine.resident import Resident
 from reactor.engine.runtime import Runtime
@@ -281,7 +281,7 @@ class Engine:
                         accepted = await self._attempt(run, request, on_durable, ask=ask, favoured=True)
                 if isinstance(accepted, Committed):
                     return accepted
-                if isinstance(accepted, asyncio.Future):
+                if isinstance(accepted, Accepted):
                     return await accepted
                 tx, error = accepted
                 await self._committer.confirm(tx)
@@ -322,7 +322,7 @@ class Engine:
         *,
         ask: bool,
         favoured: bool = False,
-    ) -> Committed | asyncio.Future[Committed] | tuple[MutationTransaction, Exception]:
+    ) -> Committed | Accepted | tuple[MutationTransaction, Exception]:
         """Run a mutation once: its first answer, or what its acceptance resolves, or how it failed.
 
         Raises:

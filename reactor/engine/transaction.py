@@ -99,7 +99,7 @@ class Transaction:
         "waiting",
     )
 
-    def __init__(self, base: Base, *, now_ms: float, limits: Limits, read_only: bool, creation_time: float = 0.0) -> None:
+    def __init__(self, base: Base, now_ms: float, limits: Limits, read_only: bool, creation_time: float = 0.0) -> None:
         self.base = base
         self._limits = limits
         self._own = EMPTY  # until the first write

@@ -38,18 +38,30 @@ class Invocation:
         scheduled: how many functions it has scheduled.
     """
 
-    __slots__ = ("_environment", "_runner", "auth", "caller", "depth", "pager", "run", "scheduled", "tx")
+    __slots__ = ("_auth", "_environment", "_runner", "caller", "depth", "pager", "run", "scheduled", "tx")
 
     def __init__(self, runner: Runner, tx: Transaction, run: Run, caller: Caller, journal: str | None) -> None:
         self._runner = runner
         self.tx = tx
         self.run = run
         self.caller = caller
-        self.auth = Auth(caller.identity)
+        self._auth: Auth | None = None
         self.depth = 0
         self.pager = Pager(runner.cursors, journal)
         self.scheduled: Scheduled | None = None  # made by the first
         self._environment: Environment | None = None
+
+    @property
+    def auth(self) -> Auth:
+        """The caller's identity, and whether it was asked for."""
+        if self._auth is None:
+            self._auth = Auth(self.caller.identity)
+        return self._auth
+
+    @property
+    def identity_used(self) -> bool:
+        """Whether a function has asked who calls."""
+        return self._auth is not None and self._auth.used
 
     @property
     def environment(self) -> Environment:
@@ -64,9 +76,9 @@ class Invocation:
         catalog, limits = runner.engine.catalog, runner.limits
         if function.kind == "query":
             reader = Reader(tx, catalog, limits, pager or self.pager)
-            return QueryCtx(_Nested(self, function, reader), self.auth, reader)
+            return QueryCtx(_Nested(self, function, reader), reader)
         writer = Writer(tx, catalog, limits, pager or self.pager, runner.runtime.random_bytes)
-        return MutationCtx(_Nested(self, function, writer), self.auth, writer)
+        return MutationCtx(_Nested(self, function, writer), writer)
 
     @property
     def files(self) -> Files:
@@ -165,16 +177,20 @@ class _Nested:
     def files(self) -> Files:
         return self._invocation.files
 
+    def auth(self) -> Auth:
+        return self._invocation.auth
+
 
 class ActionCalls:
     """The calls of an action: each query and mutation in a transaction of its own."""
 
-    __slots__ = ("_caller", "_run", "_runner", "_scheduled")
+    __slots__ = ("_auth", "_caller", "_run", "_runner", "_scheduled")
 
     def __init__(self, runner: Runner, caller: Caller, run: Run) -> None:
         self._runner = runner
         # An action's own calls may reach internal functions; errors come back as themselves, not as texts.
         self._caller = Caller(caller.identity, True, caller.request_id, "action", caller.job)
+        self._auth = Auth(caller.identity)
         self._run = run
         self._scheduled = Scheduled()
 
@@ -227,3 +243,6 @@ class ActionCalls:
 
     def files(self) -> Files:
         return self._runner.files
+
+    def auth(self) -> Auth:
+        return self._auth

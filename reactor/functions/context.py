@@ -58,6 +58,10 @@ class Calls(Protocol):
         """The files of the database."""
         ...
 
+    def auth(self) -> Auth:
+        """The caller's identity."""
+        ...
+
 
 class OutsideCalls(Calls, Protocol):
     """Runs what an action calls: each mutation in a transaction of its own."""
@@ -68,11 +72,15 @@ class OutsideCalls(Calls, Protocol):
 
 
 class _Ctx:
-    __slots__ = ("_calls", "auth")
+    __slots__ = ("_calls",)
 
-    def __init__(self, calls: Calls, auth: Auth) -> None:
+    def __init__(self, calls: Calls) -> None:
         self._calls = calls
-        self.auth = auth
+
+    @property
+    def auth(self) -> Auth:
+        """Who calls."""
+        return self._calls.auth()
 
     @property
     def env(self) -> Environment:
@@ -102,8 +110,8 @@ class QueryCtx(_Ctx):
 
     __slots__ = ("db",)
 
-    def __init__(self, calls: Calls, auth: Auth, db: Any) -> None:
-        super().__init__(calls, auth)
+    def __init__(self, calls: Calls, db: Any) -> None:
+        self._calls = calls
         self.db: Reader = db
 
     @property

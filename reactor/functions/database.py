@@ -382,7 +382,7 @@ class Writer(Reader):
     __slots__ = ("_random_bytes",)
 
     def __init__(self, tx: Transaction, catalog: Catalog, limits: Limits, pager: Pager, random_bytes: Callable[[int], bytes]) -> None:
-        super().__init__(tx, catalog, limits, pager)
+        Reader.__init__(self, tx, catalog, limits, pager)
         self._random_bytes = random_bytes
 
     async def insert(self, document: D, /) -> Id[D]:

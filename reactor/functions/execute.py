@@ -52,6 +52,7 @@ async def execute(run: Run, coro: Coroutine[Any, Any, T]) -> T:
             run.unfinished_line = ""
         if run.tasks:
             await _end_tasks(run)
+        run.transaction = None  # the run is remembered until it is logged, which must not keep all that it read
 
 
 def _install_factory() -> None:

@@ -66,14 +66,14 @@ class Outcome:
         run = invocation.run
         small = len(value) + len(run.args) <= run.limits.result_cached_bytes
         lasting = small and pager.journal is None and not run.clock_read and not run.random_used
-        return cls(True, value, None, log_lines, pager.journal, invocation.auth.used, pager.joinable, lasting)
+        return cls(True, value, None, log_lines, pager.journal, invocation.identity_used, pager.joinable, lasting)
 
     @classmethod
     def failure(cls, error: ErrorReport, log_lines: tuple[str, ...], invocation: Invocation | None) -> Outcome:
         """A failed run. It depends on what it looked at like a result does."""
         if invocation is None:
             return cls(False, b"null", error, log_lines, lasting=False)
-        return cls(False, b"null", error, log_lines, invocation.pager.journal, invocation.auth.used, lasting=False)
+        return cls(False, b"null", error, log_lines, invocation.pager.journal, invocation.identity_used, lasting=False)
 
     def at(self, ts: Ts) -> Outcome:
         """The same, as of ``ts``."""

@@ -13,7 +13,7 @@ from reactor.engine.committer import Answer, Committed
 from reactor.engine.engine import Engine
 from reactor.engine.runtime import Runtime
 from reactor.engine.store import RequestKey, Ts
-from reactor.engine.transaction import Transaction
+from reactor.engine.transaction import Transaction, Usage
 from reactor.errors import ArgumentError, FunctionNotFound, FunctionTimeout, ReactorError
 from reactor.functions.calls import ActionCalls, Invocation
 from reactor.functions.context import ActionCtx
@@ -24,7 +24,7 @@ from reactor.functions.environment import addresses_of
 from reactor.functions.execute import execute
 from reactor.functions.files import Files
 from reactor.functions.function import Function, Kind
-from reactor.functions.identity import Auth, Caller
+from reactor.functions.identity import Caller
 from reactor.functions.outcome import Outcome, RunRecord, report
 from reactor.functions.pages import Pager
 from reactor.functions.pending import Pending
@@ -139,7 +139,7 @@ class Runner:
             outcome = Outcome.success(value, self._lines(invocation.run, caller), invocation)
         except Exception as error:
             outcome = self._failure(error, caller, invocation)
-        self._record(path, "query", caller, started, outcome, invocation.run if invocation else None, tx)
+        self._record(path, "query", caller, started, outcome, invocation.run if invocation else None, tx.usage)
         return outcome.at(tx.ts)
 
     # --- mutations
@@ -166,16 +166,18 @@ class Runner:
             Superseded: by ``within``.
         """
         started = time.perf_counter()
-        latest: list[tuple[Transaction, Invocation]] = []
+        # Of the last attempt; no more than is logged, for it is kept until the commit is durable.
+        last_run: Run | None = None
+        usage: Usage | None = None
         attempts = 0
 
         async def run(tx: Transaction) -> Answer:
-            nonlocal attempts
+            nonlocal attempts, last_run, usage
             attempts += 1
             # Found anew each time: a push may have come between two attempts.
             function = self.app.registry.find(path, "mutation", internal=caller.admin)
             invocation = self.invocation(tx, function, args, caller, None)
-            latest[:] = [(tx, invocation)]
+            last_run, usage = invocation.run, tx.usage
             if within is None:
                 value = await self._value(invocation, function, args)
             else:
@@ -201,14 +203,12 @@ class Runner:
         except Superseded:
             raise
         except Exception as error:
-            outcome = self._failure(error, caller, latest[0][1] if latest else None)
+            outcome = self._failure(error, caller, None, last_run)
         except asyncio.CancelledError:
-            self._record_canceled(path, "mutation", caller, started, latest[0][1].run if latest else None)
+            self._record_canceled(path, "mutation", caller, started, last_run)
             raise
-        tx, invocation = latest[0] if latest else (None, None)
-        run_of = invocation.run if invocation is not None else None
         # Without an attempt it is the answer that was given the first time.
-        self._record(path, "mutation", caller, started, outcome, run_of, tx, attempts, cached=outcome.ok and not attempts)
+        self._record(path, "mutation", caller, started, outcome, last_run, usage, attempts, cached=outcome.ok and not attempts)
         return outcome
 
     # --- actions
@@ -306,7 +306,7 @@ class Runner:
         return Invocation(self, tx, run, caller, journal)
 
     def _action_ctx(self, caller: Caller, run: Run) -> ActionCtx:
-        return ActionCtx(ActionCalls(self, caller, run), Auth(caller.identity))
+        return ActionCtx(ActionCalls(self, caller, run))
 
     def arguments(self, function: Function[..., Any], args: bytes) -> dict[str, Any]:
         """The validated keyword arguments of a call.
@@ -368,7 +368,7 @@ class Runner:
         started: float,
         outcome: Outcome,
         run: Run | None,
-        tx: Transaction | None,
+        usage: Usage | None,
         attempts: int = 1,
         *,
         cached: bool = False,
@@ -398,7 +398,7 @@ class Runner:
                     duration_s=duration_s,
                     error=error,
                     log_lines=tuple(run.log_lines) if run is not None else (),
-                    usage=tx.usage if tx is not None else None,
+                    usage=usage,
                     attempts=attempts,
                     origin=caller.origin,
                     cached=cached,

@@ -332,10 +332,11 @@ def _found(detail: Any) -> str:
 class ReturnsValidator:
     """Checks and encodes what a function returns. An absent annotation takes everything."""
 
-    __slots__ = ("_any", "_validator", "schema", "where")
+    __slots__ = ("_any", "_nothing", "_validator", "schema", "where")
 
     def __init__(self, annotation: Any, where: str) -> None:
         self.where = where
+        self._nothing = annotation is None or annotation is type(None)
         if annotation is None:
             annotation = type(None)
         self._any = annotation is Any
@@ -361,6 +362,8 @@ class ReturnsValidator:
         Raises:
             ReturnsError: it does not fit the annotation, is not a value of the wire, or is larger than ``limit_bytes``.
         """
+        if value is None and self._nothing:
+            return b"null"  # as most mutations do
         checked = self.check(value, tables)
         try:
             text = codec.to_json(checked)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from reactor.engine.eager import start
+from reactor.engine.eager import Kept, start
 from reactor.engine.engine import Engine
 from reactor.engine.live_query import Cause, Subscription
 from reactor.engine.runtime import Runtime
@@ -109,7 +109,7 @@ class Connections:
         self.limits = limits
         self.stopping = False
         self._open: set[_Connection] = set()
-        self._work: set[asyncio.Task[None]] = set()  # mutations and actions, which outlive the connection that asked
+        self.work = Kept()  # mutations and actions, which outlive the connection that asked
         self.due: dict[_Connection, None] = {}  # whose clients may be owed something; a pass over them is scheduled unless it is empty
 
     def __len__(self) -> int:
@@ -145,12 +145,6 @@ class Connections:
         finally:
             self._open.discard(connection)
 
-    def keep(self, work: object) -> None:
-        """Hold on to a task that runs on when its connection is gone."""
-        if isinstance(work, asyncio.Task):
-            self._work.add(work)
-            work.add_done_callback(self._work.discard)
-
     def now(self) -> _Moment:
         """The newest state. Its pin is the caller's to release."""
         return _Moment(self.engine.pin(), self.engine.behind_s <= STALE_S, self.runtime.now_ns(), self.runtime.monotonic_s())
@@ -184,9 +178,9 @@ class Connections:
         self.stopping = True
         for connection in list(self._open):
             connection.accept_nothing()
-        if self._work:
-            await asyncio.wait(set(self._work), timeout=grace_s)
-        for task in list(self._work):
+        if work := self.work.tasks():
+            await asyncio.wait(work, timeout=grace_s)
+        for task in self.work.tasks():
             task.cancel()
         closing = [ending for connection in list(self._open) if (ending := connection.finish(*GOING_AWAY)) is not None]
         if closing:
@@ -378,7 +372,7 @@ class _Connection:
             self._mutations.append((message, self._caller))
             if not self._mutating:
                 self._mutating = True
-                self._all.keep(start(self._mutate()))
+                self._all.work.start(self._mutate())
         elif isinstance(message, ModifyQuerySet):
             added, removed = self.session.modify(message)
             for query in removed:
@@ -390,7 +384,7 @@ class _Connection:
             self.session.begin_action()
             self.session.hold(_size_bytes(message))
             # A task from its first step on: what reaches the outside world may ask for the one it runs in.
-            self._all.keep(asyncio.ensure_future(self._act(message, self._caller)))
+            self._all.work.add(asyncio.ensure_future(self._act(message, self._caller)))
         elif isinstance(message, Connect):
             self._connect(message)
         elif isinstance(message, Authenticate):
@@ -595,7 +589,7 @@ class _Connection:
 
     def _begin_to_catch_up(self) -> None:
         self._catching_up = True
-        self._all.keep(asyncio.ensure_future(self._catch_up()))
+        self._all.work.add(asyncio.ensure_future(self._catch_up()))
 
     async def _catch_up(self) -> None:
         engine = self._all.engine
