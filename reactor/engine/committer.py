@@ -24,6 +24,7 @@ import logging
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from reactor.engine.commit_log import Published, hydrate
@@ -80,7 +81,8 @@ class Conflict(Exception):
         self.innocent = innocent
 
 
-class Answer(NamedTuple):
+@dataclass(slots=True)
+class Answer:
     """What a mutation's run gives to be committed with its writes."""
 
     value: bytes  # JSON text of the result: remembered for a resent request
@@ -88,7 +90,8 @@ class Answer(NamedTuple):
     result: Any = None  # handed through to the caller as it is
 
 
-class Committed(NamedTuple):
+@dataclass(slots=True)
+class Committed:
     """A mutation that is durable."""
 
     ts: Ts

@@ -67,6 +67,8 @@ def touched(buckets: Mapping[str, Mapping[bytes, B]], writes: Sequence[Write]) -
     """
     for write in writes:
         table = write.table
+        if table.refs.isdisjoint(buckets):
+            continue
         for position, index in enumerate(table.indexes):
             by_prefix = buckets.get(index.ref)
             if by_prefix:

@@ -55,7 +55,7 @@ class Overlay:
         self._order: deque[Image] = deque()  # every image, oldest first
         self._unsorted: list[Image] = []
         self._stale = 0  # images that are gone and may have left their keys
-        self._tables: dict[str, int] = {}  # how many images each table has
+        self._tables: set[str] = set()  # of the images, and perhaps of some that are gone
 
     def __bool__(self) -> bool:
         return bool(self._order)
@@ -64,8 +64,7 @@ class Overlay:
         """Lay an image on top. Its position is at or above every other's."""
         self._order.append(image)
         self._unsorted.append(image)
-        name = image.table.name
-        self._tables[name] = self._tables.get(name, 0) + 1
+        self._tables.add(image.table.name)
         images = self._images.get(image.id)
         if images is None:
             self._images[image.id] = [image]
@@ -73,7 +72,7 @@ class Overlay:
             images.append(image)
 
     def touches(self, table: str) -> bool:
-        """Whether any document of this table has an image."""
+        """Whether any document of this table may have an image."""
         return table in self._tables
 
     def find(self, id: str, above: int, upto: int) -> Image | None:
@@ -107,20 +106,33 @@ class Overlay:
 
     def drop_above(self, position: int) -> None:
         """Take away all images above ``position``: what a rollback does."""
-        while self._order and self._order[-1].position > position:
-            image = self._order.pop()
-            self._images[image.id].pop()
-            self._forget(image)
+        order, images = self._order, self._images
+        gone = 0
+        while order and order[-1].position > position:
+            id = order.pop().id
+            left = images[id]
+            left.pop()
+            if not left:
+                del images[id]
+            gone += 1
+        self._forget(gone)
 
     def drop_upto(self, position: int) -> None:
         """Take away all images at or below ``position``: they are in the base of every reader."""
         if self._order and self._order[-1].position <= position:
             self.clear()
             return
-        while self._order and self._order[0].position <= position:
-            image = self._order.popleft()
-            del self._images[image.id][0]
-            self._forget(image)
+        order, images = self._order, self._images
+        gone = 0
+        while order and order[0].position <= position:
+            id = order.popleft().id
+            left = images[id]
+            if len(left) == 1:
+                del images[id]
+            else:
+                del left[0]
+            gone += 1
+        self._forget(gone)
 
     def clear(self) -> None:
         """Take away everything."""
@@ -144,21 +156,17 @@ class Overlay:
                 for ref, entry in _entries(image):
                     keys = self._keys[ref]
                     assert keys[bisect_left(keys, entry)] == entry, f"{entry} is missing from the keys of {ref}"
-        assert sum(map(len, self._images.values())) == len(self._order) == sum(self._tables.values())
+        assert sum(map(len, self._images.values())) == len(self._order)
+        assert self._tables >= {image.table.name for image in self._order}, "a table is missing"
         assert len(self._unsorted) + sum(map(len, self._keys.values())) <= 65 * (2 * len(self._order) + STALE + 1), "stale keys pile up"
 
-    def _forget(self, image: Image) -> None:
-        """Remove what only ``image``, already taken out of ``_images``, had put into the other fields; its keys stay."""
-        if not self._images[image.id]:
-            del self._images[image.id]
-        name = image.table.name
-        self._tables[name] -= 1
-        if not self._tables[name]:
-            del self._tables[name]
-        self._stale += 1
+    def _forget(self, gone: int) -> None:
+        """So many images were taken out of ``_order`` and ``_images``. Their keys and tables stay until they are many."""
+        self._stale += gone
         if self._stale > len(self._order) + STALE:
             self._keys.clear()
             self._unsorted = list(self._order)
+            self._tables = {image.table.name for image in self._order}
             self._stale = 0
 
     def _sort(self) -> None:

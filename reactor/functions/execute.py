@@ -16,7 +16,7 @@ from reactor.functions.output import log
 from reactor.functions.run import Run, current_run
 from reactor.functions.watchdog import Interrupt, slot_of_this_thread
 
-__all__ = ["execute"]
+__all__ = ["execute", "prepare_loop"]
 
 T = TypeVar("T")
 
@@ -34,7 +34,6 @@ async def execute(run: Run, coro: Coroutine[Any, Any, T]) -> T:
 
     Cancelling it cancels the coroutine.
     """
-    _install_factory()
     try:
         if run.kind == "action":
             return await _limited(run, coro)
@@ -51,14 +50,13 @@ async def execute(run: Run, coro: Coroutine[Any, Any, T]) -> T:
             log(run, "LOG", f"'{run.unfinished_line}'")
             run.unfinished_line = ""
         if run.tasks:
-            await _end_tasks(run)
+            await _end_tasks(run, run.tasks)
         run.transaction = None  # the run is remembered until it is logged, which must not keep all that it read
 
 
-def _install_factory() -> None:
-    loop = asyncio.get_running_loop()
-    if loop.get_task_factory() is not _factory:
-        loop.set_task_factory(_factory)
+def prepare_loop() -> None:
+    """Have tasks that functions start on the running loop be steps of their runs."""
+    asyncio.get_running_loop().set_task_factory(_factory)
 
 
 async def _limited(run: Run, coro: Coroutine[Any, Any, T]) -> T:
@@ -160,9 +158,9 @@ class _Steps(Generic[T]):
             self._waited.cancel()
 
 
-async def _end_tasks(run: Run) -> None:
+async def _end_tasks(run: Run, tasks: set[asyncio.Task[object]]) -> None:
     """Cancel what the function started and left behind: nothing of it outlives the run."""
-    left = [task for task in run.tasks if not task.done()]
+    left = [task for task in tasks if not task.done()]
     run.ended = True
     for task in left:
         task.cancel()
@@ -176,10 +174,11 @@ def _factory(loop: asyncio.AbstractEventLoop, coro: Any, **kwargs: Any) -> async
     if run is None:
         return asyncio.Task(coro, loop=loop, **kwargs)
     task: asyncio.Task[Any] = asyncio.Task(_part(run, coro), loop=loop, **kwargs)
-    run.tasks.add(task)
+    tasks = run.tasks = set() if run.tasks is None else run.tasks
+    tasks.add(task)
 
     def ended(task: asyncio.Task[Any]) -> None:
-        run.tasks.discard(task)
+        tasks.discard(task)
         _close(coro)  # it was never begun when the task was cancelled before its first step
 
     task.add_done_callback(ended)

@@ -58,7 +58,7 @@ class Run:
         self.computed_s = 0.0
         self.timed_out = False
         self.ended = False
-        self.tasks: set[asyncio.Task[object]] = set()
+        self.tasks: set[asyncio.Task[object]] | None = None  # that it started; made by the first
         self._seed = seed
         self._random: random.Random | None = None
 

@@ -21,7 +21,7 @@ from reactor.functions.cursors import Cursors
 from reactor.functions.database import Reader, Writer, system
 from reactor.functions.determinism import guard
 from reactor.functions.environment import addresses_of
-from reactor.functions.execute import execute
+from reactor.functions.execute import execute, prepare_loop
 from reactor.functions.files import Files
 from reactor.functions.function import Function, Kind
 from reactor.functions.identity import Caller
@@ -53,9 +53,10 @@ class Runner:
         production: errors other than AppError are opaque to clients, and log lines do not reach them.
         on_run: told of every run from outside, for logs.
 
-    A failed function is an outcome, not an exception. ``app`` is swapped in one step by a push. ``addresses``, set by the assembly,
-    is where clients reach the server, as functions find it in their environment. ``refuses``, if set, tells of a
-    function's path and arguments whether they made a node hang lately, and may not run. ``counts`` is what the runs came to.
+    Made where its event loop runs. A failed function is an outcome, not an exception. ``app`` is swapped in one step by a push.
+    ``addresses``, set by the assembly, is where clients reach the server, as functions find it in their environment. ``refuses``, if
+    set, tells of a function's path and arguments whether they made a node hang lately, and may not run. ``counts`` is what the runs
+    came to.
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class Runner:
         on_run: Callable[[RunRecord], None] | None = None,
     ) -> None:
         guard()
+        prepare_loop()
         self.engine = engine
         self.app = app
         self.runtime = runtime
@@ -389,19 +391,20 @@ class Runner:
         self.counts.add(declared, kind, duration_s, attempts, cached, None if error is None else error.code)
         if self._on_run is not None:
             self._on_run(
+                # By position, which costs half.
                 RunRecord(
-                    time_ns=self.runtime.now_ns(),
-                    request_id=caller.request_id,
-                    path=path[:200] if declared is None else declared,
-                    kind=kind,
-                    ok=outcome.ok,
-                    duration_s=duration_s,
-                    error=error,
-                    log_lines=tuple(run.log_lines) if run is not None else (),
-                    usage=usage,
-                    attempts=attempts,
-                    origin=caller.origin,
-                    cached=cached,
+                    self.runtime.now_ns(),
+                    caller.request_id,
+                    path[:200] if declared is None else declared,
+                    kind,
+                    outcome.ok,
+                    duration_s,
+                    error,
+                    tuple(run.log_lines) if run is not None else (),
+                    usage,
+                    attempts,
+                    caller.origin,
+                    cached,
                 )
             )
 

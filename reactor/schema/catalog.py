@@ -61,12 +61,26 @@ class Table:
     Attributes:
         number: in the ids of its documents; 0 until the catalog is bound to a database.
         indexes: ``by_creation_time``, then the declared ones by name.
+        refs: of all indexes, ``by_id`` included.
         indexed: the wire names of the fields that any of them has, or has a part of.
         readable, writable: by functions, through ``ctx.db``.
         shape: a description that changes exactly when what fits the table may change.
     """
 
-    __slots__ = ("_by_name", "_tables", "by_id", "document", "indexed", "indexes", "name", "number", "readable", "shape", "writable")
+    __slots__ = (
+        "_by_name",
+        "_tables",
+        "by_id",
+        "document",
+        "indexed",
+        "indexes",
+        "name",
+        "number",
+        "readable",
+        "refs",
+        "shape",
+        "writable",
+    )
 
     def __init__(
         self, name: str, document: type[Document], indexes: Mapping[str, tuple[str, ...]], tables: Catalog, access: Access = "write"
@@ -82,6 +96,7 @@ class Table:
         self.by_id = IndexDef(name, "by_id", (), -1)
         self.shape = ""
         self._by_name = {index.name: index for index in (*self.indexes, self.by_id)}
+        self.refs = frozenset(index.ref for index in self._by_name.values())
         self._tables = tables
 
     def __repr__(self) -> str:

@@ -60,11 +60,12 @@ class Plan:
     A field declared with the default None is absent where it is None; one whose value is ``ABSENT`` is absent.
     """
 
-    __slots__ = ("_field_sets", "fields", "model", "optional", "shareable", "types", "wire_names")
+    __slots__ = ("_common", "_field_sets", "fields", "model", "optional", "shareable", "types", "wire_names")
 
     def __init__(self, model: type) -> None:
         self.model = model
         self._field_sets: dict[frozenset[str], set[str]] = {}
+        self._common: set[str] = set()  # the one of these that was needed last
         self.wire_names: dict[str, str] = {}
         self.optional: set[str] = set()
         self.types: dict[str, Any] = {}
@@ -85,13 +86,13 @@ class Plan:
         and its set of fields, which takes more room than the fields, that of all documents with the same ones.
         """
         document.__dict__["_id"] = id
-        sets = self._field_sets
-        found = frozenset(document.__pydantic_fields_set__)
-        known = sets.get(found)
-        if known is None:
-            if len(sets) >= FIELD_SETS:
+        mine, known = document.__pydantic_fields_set__, self._common
+        if mine != known:
+            sets = self._field_sets
+            found = frozenset(mine)
+            if found not in sets and len(sets) >= FIELD_SETS:
                 return document
-            known = sets[found] = document.__pydantic_fields_set__
+            known = self._common = sets.setdefault(found, mine)
         object.__setattr__(document, "__pydantic_fields_set__", known)
         return document
 
