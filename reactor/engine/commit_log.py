@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
 
 from reactor.engine.read_set import ReadSet
 from reactor.engine.store import LogEntry, Ts, Write
@@ -13,7 +13,8 @@ from reactor.schema.catalog import Table
 __all__ = ["CommitLog", "Published", "hydrate"]
 
 
-class Published(NamedTuple):
+@dataclass(slots=True)
+class Published:
     """A durable commit."""
 
     ts: Ts

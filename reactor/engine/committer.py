@@ -343,9 +343,10 @@ class Committer:
 
     def _queue(self, accepted: Accepted) -> None:
         self.position = self.cache.position = accepted.position
+        if not self._pending:
+            self._idle.clear()
+            self._wake.set()
         self._pending.append(accepted)
-        self._idle.clear()
-        self._wake.set()
 
     def in_flight(self, request: RequestKey) -> asyncio.Future[None] | None:
         """Resolves when the accepted commit of this request is durable or has failed; None when there is none.

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
 
 from reactor.engine.read_set import ReadSet, places
 from reactor.engine.store import Write
@@ -23,7 +23,8 @@ FEW = 4
 NOTED = 20_000
 
 
-class Change(NamedTuple):
+@dataclass(slots=True)
+class Change:
     """What was written at a position.
 
     Attributes:
@@ -86,10 +87,10 @@ class Recent:
                 break
             fresh += 1
         for at in range(len(self._changes) - fresh, len(self._changes)):
-            position, writes, _ = self._changes[at]
-            for place in places(writes):
-                written[place] = position
-            self._upto = position
+            change = self._changes[at]
+            for place in places(change.writes):
+                written[place] = change.position
+            self._upto = change.position
         for ref, by_prefix in read_set.spans.items():
             for prefix in by_prefix:
                 if written.get((ref, prefix), 0) > after:

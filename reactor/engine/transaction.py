@@ -175,7 +175,7 @@ class Transaction:
         Raises:
             LimitExceeded: too many index ranges, documents or bytes read.
         """
-        lo, hi, prefix = interval
+        lo, hi, prefix = interval.lo, interval.hi, interval.prefix
         base = self.base
         if lo != prefix or (self._own is not EMPTY and self._own.touches(index.table)):
             return None
@@ -234,7 +234,7 @@ class Transaction:
         """
         self.check_open()
         self._count_range()
-        self.read_set.add(table.by_id, *FULL)
+        self.read_set.add(table.by_id, FULL.lo, FULL.hi, FULL.prefix)
         over = self._laid_over(table.by_id, FULL.lo, FULL.hi) or []
         below = [json for id, json in resident.at(self.ts).items() if self._image(id) is None]
         return below + [row.json for row in over]
@@ -439,7 +439,7 @@ class Scan:
     def __init__(self, tx: Transaction, index: IndexDef, interval: Interval, reverse: bool) -> None:
         self._tx = tx
         self._index = index
-        self._lo, self._hi, self._prefix = interval
+        self._lo, self._hi, self._prefix = interval.lo, interval.hi, interval.prefix
         self._reverse = reverse
         self._span: Span | None = None
         self._ahead: list[Row] = []  # fetched by ``one`` and not handed out: no part of what was read

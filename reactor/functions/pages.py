@@ -163,7 +163,7 @@ class _Reading:
 
 def _between(interval: Interval, reverse: bool, begin: bytes | None, end: bytes | None) -> Interval:
     """The part of ``interval`` after ``begin``, up to and including ``end``, in the order of reading."""
-    lo, hi, prefix = interval
+    lo, hi, prefix = interval.lo, interval.hi, interval.prefix
     if reverse:
         if begin is not None:
             hi = lo if begin == END else min(hi, begin)

@@ -154,12 +154,13 @@ class Session(Generic[R]):
         if message.base_version != self.identity:
             raise ProtocolError(f"Base version {message.base_version} passed up doesn't match the current identity version {self.identity}")
 
-    def begin_mutation(self) -> None:
-        """A mutation was received.
+    def begin_mutation(self, size_bytes: int) -> None:
+        """A mutation was received, and is kept until its size is let go of.
 
         Raises:
-            Overload: too many have no answer yet.
+            Overload: too many have no answer yet, or are kept.
         """
+        self.hold(size_bytes)
         self.mutations_queued += 1
         if self.mutations_queued > self.limits.mutations_queued_per_session:
             raise Overload("TooManyConcurrentMutations")

@@ -278,7 +278,7 @@ class _Connection:
         self._verifying: asyncio.Task[Credentials] | None = None
         self._held: list[str | bytes] = []  # what was received since, by whom is not known yet
         self._held_bytes = 0
-        self._mutations: deque[tuple[Mutation, Caller]] = deque()
+        self._mutations: deque[tuple[Mutation, Caller, int]] = deque()
         self._mutating = False
         self._accepting = True
         self._ended = False
@@ -367,9 +367,9 @@ class _Connection:
             if self._closing is not None:
                 return
         if isinstance(message, Mutation):
-            self.session.begin_mutation()
-            self.session.hold(_size_bytes(message))
-            self._mutations.append((message, self._caller))
+            size_bytes = _size_bytes(message)
+            self.session.begin_mutation(size_bytes)
+            self._mutations.append((message, self._caller, size_bytes))
             if not self._mutating:
                 self._mutating = True
                 self._all.work.start(self._mutate())
@@ -481,8 +481,8 @@ class _Connection:
         """Run the queued mutations, one after another in the order in which they came."""
         try:
             while self._mutations:
-                message, caller = self._mutations.popleft()
-                self.session.let_go(_size_bytes(message))
+                message, caller, size_bytes = self._mutations.popleft()
+                self.session.let_go(size_bytes)
                 request = None if self._session_id is None else RequestKey(self._session_id, message.request_id)
                 answered = False
 

@@ -255,8 +255,8 @@ class ScheduledRuns:
         pending = ScheduledFunction.by_state(state__kind="pending")
         table = self._runner.engine.catalog.table(ScheduledFunction)
         # All of it without reading any of it.
-        lo, hi, prefix = pending.interval
-        tx.read_set.add(table.index(pending.index), lo, hi, prefix)
+        every = pending.interval
+        tx.read_set.add(table.index(pending.index), every.lo, every.hi, every.prefix)
         return _Watched()
 
     async def _pause(self, seconds: float) -> None:

@@ -406,7 +406,7 @@ def log_of(start: int) -> CommitLog:
 
 def at_rank(rank: float) -> ReadSet:
     read_set = ReadSet()
-    read_set.add(ITEMS.index("by_rank"), *Interval(encode_key(rank), encode_key(rank + 1), b""))
+    read_set.add(ITEMS.index("by_rank"), encode_key(rank), encode_key(rank + 1), b"")
     return read_set
 
 

@@ -57,7 +57,7 @@ def check(overlay: Overlay, images: list[Image]) -> None:
                     ),
                     key=lambda row: row.key,
                 )
-                assert overlay.rows(index, *FULL[:2], above, upto) == rows
+                assert overlay.rows(index, FULL.lo, FULL.hi, above, upto) == rows
                 for one, other in pairwise(rows):
                     assert overlay.rows(index, one.key, other.key, above, upto) == [one]
 

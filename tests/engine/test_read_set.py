@@ -110,7 +110,7 @@ def is_seen(look: Look, write: Write) -> bool:
 def read_set_of(looks: list[Look]) -> ReadSet:
     made = ReadSet()
     for look in looks:
-        made.add(look.of, *look.interval)
+        made.add(look.of, look.interval.lo, look.interval.hi, look.interval.prefix)
     return made
 
 
@@ -123,7 +123,8 @@ def test_a_read_set_overlaps_writes_exactly_where_it_looked(looks: list[Look], w
 def test_a_span_that_is_widened_covers_what_it_then_reaches(rank: float, before: bool, after: bool) -> None:
     index = ITEMS.index("by_list")
     read_set = ReadSet()
-    span = read_set.add(index, *within(encode_key("a"), 1.0, 1.0))
+    read = within(encode_key("a"), 1.0, 1.0)
+    span = read_set.add(index, read.lo, read.hi, read.prefix)
     writes = [change(ITEMS, item(1), None, text(item(1), "a", rank))]
     assert read_set.overlaps(writes) is before
     span[1] = encode_key("a") + encode_key(2.0)
@@ -154,7 +155,7 @@ def test_subscriptions_keep_nothing_of_those_that_left() -> None:
     index = ITEMS.index("by_rank")
     for name in ("one", "two"):
         read_set = ReadSet()
-        read_set.add(index, *FULL)
+        read_set.add(index, FULL.lo, FULL.hi, FULL.prefix)
         subscriptions.replace(name, read_set)
     subscriptions.remove("one")
     subscriptions.remove("two")

@@ -112,17 +112,17 @@ def test_adding_and_removing_without_ever_reading_is_an_overload(session: Sessio
 
 def test_more_requests_than_allowed_are_an_overload(session: Session[Result]) -> None:
     for _ in range(3):
-        session.begin_mutation()
+        session.begin_mutation(1)
         session.begin_action()
     with pytest.raises(Overload, match="TooManyConcurrentMutations"):
-        session.begin_mutation()
+        session.begin_mutation(1)
     with pytest.raises(Overload, match="TooManyInflightActionsForSingleClient"):
         session.begin_action()
 
 
 def test_requests_count_until_their_answer_is_taken(session: Session[Result]) -> None:
     for number in range(20):
-        session.begin_mutation()
+        session.begin_mutation(1)
         session.begin_action()
         session.answer_mutation(RequestId(number), Result(), 1)
         session.answer_action(RequestId(number), Result(error=Failure("no")))
@@ -236,7 +236,7 @@ class SessionMachine(RuleBasedStateMachine):
 
     @rule()
     def request_mutation(self) -> None:
-        self.session.begin_mutation()
+        self.session.begin_mutation(1)
         self.queued.append(self.requests)
         self.requests += 1
 

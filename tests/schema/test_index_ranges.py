@@ -17,7 +17,7 @@ from reactor.schema import ABSENT, Document, Index, IndexRange, between, gt, gte
 from reactor.schema.index import Bound
 from reactor.values.codec import Int64
 from reactor.values.ids import Id, encode_id
-from reactor.values.interval import FULL, Interval
+from reactor.values.interval import FULL
 from reactor.values.order import MISSING, encode_key
 from tests.schema.support import ID, OTHER_ID, catalog_of
 from tests.values.strategies import compare, fields, values
@@ -217,7 +217,7 @@ def test_the_prefix_is_that_of_the_fields_bound_to_one_value() -> None:
     calls: list[dict[str, Any]] = [{}, {"a": "x", "b": gt("w")}, {"a": "x", "b": "y", "creation_time": lt(5)}]
     assert [Row.by_ab(**bounds).interval.prefix for bounds in calls] == [b"", x, x + y]
     assert Row.by_ab(a="x", b="y", creation_time=1.0).interval.prefix == x + y + one
-    assert Row.by_ab().interval == Interval(*FULL)
+    assert Row.by_ab().interval == FULL
     assert Row.by_ab(a=gte(5)).interval.prefix == b""
 
 
