@@ -67,15 +67,17 @@ def cases(queries: int) -> list[tuple[str, Work, Work | None]]:
         prefix = encode_key(f"author {number}")
         return Interval(prefix, prefix_end(prefix), prefix)
 
+    def read_set(number: int) -> ReadSet:
+        read = ReadSet()
+        read.add(index, interval(number).lo, interval(number).hi, interval(number).prefix)
+        return read
+
     subscriptions: Subscriptions[int] = Subscriptions()
     for number in range(queries):
-        read = ReadSet()
-        read.add(index, *interval(number))
-        subscriptions.replace(number, read)
+        subscriptions.replace(number, read_set(number))
     unrelated, related = [row(queries)], [row(0)]
     assert not subscriptions.overlapping(unrelated) and list(subscriptions.overlapping(related)) == [0]
-    mine = ReadSet()
-    mine.add(index, *interval(0))
+    mine = read_set(0)
 
     overlay = Overlay()
     for position in range(1, 101):

@@ -10,7 +10,7 @@ import math
 from collections.abc import Awaitable, Sequence
 from copy import copy
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 from reactor.engine.read_set import ReadSet, Span
 from reactor.engine.resident import Resident
@@ -45,7 +45,8 @@ class Usage:
     bytes_written: int = 0
 
 
-class Base(NamedTuple):
+@dataclass(slots=True)
+class Base:
     """The database that a transaction starts from.
 
     ``overlay`` holds commits that were accepted but may not be in ``snapshot``: those at positions above ``above`` (all

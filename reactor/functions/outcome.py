@@ -5,7 +5,7 @@ from __future__ import annotations
 import traceback
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from reactor.engine.store import Ts
 from reactor.engine.transaction import Usage
@@ -89,7 +89,8 @@ class Outcome:
         return mine.body == theirs.body and mine.data == theirs.data
 
 
-class RunRecord(NamedTuple):
+@dataclass(slots=True)
+class RunRecord:
     """One run, with all that it called in its transaction, for logs."""
 
     time_ns: int  # when it ended

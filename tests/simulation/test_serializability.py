@@ -214,7 +214,8 @@ class Simulation:
                     except StoreUnavailable:
                         continue
                     try:
-                        snapshot = await pin.snapshot.scan(index, *equal(index, name)[:2], reverse=False, limit=2)
+                        range = equal(index, name)
+                        snapshot = await pin.snapshot.scan(index, range.lo, range.hi, reverse=False, limit=2)
                     except StoreUnavailable:
                         continue
                     assert value.value == tuple(row.json for row in snapshot), f"live query {name} is wrong at {pin.ts}"
