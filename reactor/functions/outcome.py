@@ -5,7 +5,7 @@ from __future__ import annotations
 import traceback
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from reactor.engine.store import Ts
 from reactor.engine.transaction import Usage
@@ -89,8 +89,7 @@ class Outcome:
         return mine.body == theirs.body and mine.data == theirs.data
 
 
-@dataclass(slots=True)
-class RunRecord:
+class RunRecord(NamedTuple):
     """One run, with all that it called in its transaction, for logs."""
 
     time_ns: int  # when it ended
