@@ -92,7 +92,7 @@ class SqliteStore(Alone):
         self._folder = folder
         try:
             self._tables: Mapping[str, SqlTable] = self._load_tables()
-            self._snapshots = Snapshots(file.connect_reader, self._translate, self._tables)
+            self._snapshots = Snapshots(file.connect_reader, self._translate, self._tables, file.writer, self._is_newest)
         except BaseException:
             file.close()
             raise
@@ -246,6 +246,10 @@ class SqliteStore(Alone):
             self._unusable = self._translate(error)
             raise self._unusable from error
         self._checkpoints.begin()
+
+    def _is_newest(self) -> bool:
+        """Whether the last transaction is over and published, and no other one has begun."""
+        return self._turns.free and self._unusable is None
 
     async def _change(self, work: Callable[[apsw.Connection], T]) -> T:
         """Run a transaction of few, long statements in the writer's thread."""

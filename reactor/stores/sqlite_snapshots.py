@@ -1,6 +1,11 @@
 """Reading on SQLite: connections that each hold a read transaction open at one commit, and the snapshots that share them.
 
 The calls below go straight to SQLite on the event loop. A point read takes a few µs; handing it to a thread costs ten times that.
+
+A connection that reads drops all its pages whenever another one has committed, and finds them again in the system's memory, page
+by page. The writer's own connection keeps them. So a small read at the newest commit, which is nearly every one, is done there
+while nothing is being written: 7 µs instead of 16 for a row by an index of 100,000, and dropping the pages of 80 such reads,
+which takes 0.2 ms a commit, is saved.
 """
 
 from __future__ import annotations
@@ -23,6 +28,9 @@ __all__ = ["Snapshots", "SqliteSnapshot"]
 
 #: Connections kept for later when no snapshot needs them.
 IDLE_READERS = 4
+
+#: Rows of a scan that the writer's connection does; the pages of larger ones would push out those that it writes to.
+SMALL_SCAN = 64
 
 Translate = Callable[[apsw.Error], StoreError]
 
@@ -67,7 +75,7 @@ class SqliteSnapshot:
 
     async def get(self, table: Table, id: str) -> Row | None:
         try:
-            found = self._execute(self._tables[table.name].get_sql, (id,)).get
+            found = self._small()(self._tables[table.name].get_sql, (id,)).get
         except (apsw.Error, KeyError) as error:
             raise self._failed(error) from error
         return None if found is None else Row(*found)
@@ -75,16 +83,17 @@ class SqliteSnapshot:
     async def scan(self, index: IndexDef, lo: bytes, hi: bytes, *, reverse: bool, limit: int) -> list[Row]:
         try:
             sql = self._tables[index.table].statements(index)[reverse]
+            execute = self._small() if limit <= SMALL_SCAN else self._execute
             if index.position < 0:
                 # Ids are ASCII text, keys of by_id its bytes. Latin-1 keeps the order of bytes, also of bounds that are not ASCII.
-                return list(starmap(Row, self._execute(sql, (lo.decode("latin-1"), hi.decode("latin-1"), limit))))
-            return list(starmap(Row, self._execute(sql, (lo, hi, limit))))
+                return list(starmap(Row, execute(sql, (lo.decode("latin-1"), hi.decode("latin-1"), limit))))
+            return list(starmap(Row, execute(sql, (lo, hi, limit))))
         except (apsw.Error, KeyError) as error:
             raise self._failed(error) from error
 
     async def find_request(self, key: RequestKey) -> RequestRecord | None:
         try:
-            found = self._execute("SELECT ts, result, log_lines FROM _reactor_requests WHERE session = ? AND request = ?", key).get
+            found = self._small()("SELECT ts, result, log_lines FROM _reactor_requests WHERE session = ? AND request = ?", key).get
         except apsw.Error as error:
             raise self._failed(error) from error
         if found is None:
@@ -94,7 +103,7 @@ class SqliteSnapshot:
 
     async def newest_request(self, session: str) -> int:
         try:
-            newest: int | None = self._execute("SELECT max(request) FROM _reactor_requests WHERE session = ?", (session,)).get
+            newest: int | None = self._small()("SELECT max(request) FROM _reactor_requests WHERE session = ?", (session,)).get
         except apsw.Error as error:
             raise self._failed(error) from error
         return -1 if newest is None else newest
@@ -105,6 +114,11 @@ class SqliteSnapshot:
             self._reader = None
             self._execute = _released
             self._snapshots.released(reader)
+
+    def _small(self) -> Callable[..., Any]:
+        """What runs a statement that reads few pages."""
+        snapshots = self._snapshots
+        return snapshots.newest if self._reader is snapshots.current and snapshots.is_newest() else self._execute
 
     def _failed(self, error: apsw.Error | KeyError) -> StoreError:
         if isinstance(error, apsw.Error):
@@ -125,9 +139,20 @@ class Snapshots:
     Args:
         connect: opens one more connection.
         translate: makes an error of SQLite one of the store's.
+        writer: the connection that writes.
+        is_newest: whether it is not writing, and ``current`` is at its last commit.
     """
 
-    def __init__(self, connect: Callable[[], apsw.Connection], translate: Translate, tables: Mapping[str, SqlTable]) -> None:
+    def __init__(
+        self,
+        connect: Callable[[], apsw.Connection],
+        translate: Translate,
+        tables: Mapping[str, SqlTable],
+        writer: apsw.Connection,
+        is_newest: Callable[[], bool],
+    ) -> None:
+        self.newest = writer.cursor().execute
+        self.is_newest = is_newest
         self._connect = connect
         self.translate = translate
         self._idle: list[Reader] = []

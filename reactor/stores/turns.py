@@ -51,6 +51,11 @@ class Turns:
     def __init__(self) -> None:
         self._last: asyncio.Future[None] | None = None
 
+    @property
+    def free(self) -> bool:
+        """Whether nobody has a turn, or waits for one."""
+        return self._last is None or self._last.done()
+
     def next(self) -> Turn:
         """A turn after every one asked for so far."""
         before, self._last = self._last, asyncio.get_running_loop().create_future()

@@ -164,9 +164,13 @@ async def test_a_commit_that_cannot_be_shown_stops_the_store(library: Library[Sq
         raise apsw.IOError("broken")
 
     monkeypatch.setattr("reactor.stores.sqlite_snapshots.Reader.begin", broken)
+    unseen = library.add("durable, and not to be seen")
     with pytest.raises(StoreError, match="the disk failed"):
-        await library.put(library.add("durable, and not to be seen"))
+        await library.put(unseen)
     monkeypatch.undo()
+    snapshot = library.store.snapshot()
+    assert await snapshot.get(library.books, unseen.id) is None
+    snapshot.release()
     with pytest.raises(StoreError, match="the disk failed"):
         await library.put(library.add("would get its ts"))
 

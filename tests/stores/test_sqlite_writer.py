@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 from collections.abc import AsyncIterator
 
 import apsw
 import pytest
 
 from reactor.engine.store import RequestKey, Ts
-from reactor.errors import StoreLocked
+from reactor.errors import StoreError, StoreLocked
 from reactor.stores.sqlite import SqliteStore
+from reactor.stores.sqlite_snapshots import SqliteSnapshot
 from reactor.stores.turns import Turns
-from tests.stores.library import Book, Library, catalog_of, push, titles
+from reactor.values.interval import END
+from tests.stores.library import Book, Library, catalog_of, push, title, titles
 
 pytestmark = [pytest.mark.anyio, pytest.mark.sqlite_only("what is SQLite's own")]
 
@@ -109,6 +112,44 @@ async def test_a_large_group_is_one_transaction_and_lets_the_loop_run(
     await library.put(*(library.add(str(number)) for number in range(3000)))
     assert turns > 20
     assert counting.cancel()
+
+
+@pytest.mark.parametrize("in_threads", [False, True])
+async def test_reads_never_see_what_is_being_written(
+    library: Library[SqliteStore], monkeypatch: pytest.MonkeyPatch, in_threads: bool
+) -> None:
+    monkeypatch.setattr("reactor.stores.sqlite_writer.BREATH_S", 0.0)
+    store = library.store
+    first = library.add("Emma")
+    await library.put(first)
+    if in_threads:
+        store._writer._in_threads_until = math.inf
+    by_title = library.books.index("by_title")
+
+    async def seen(snapshot: SqliteSnapshot) -> list[str | None]:
+        row = await snapshot.get(library.books, first.id)
+        rows = await snapshot.scan(by_title, b"", END, reverse=True, limit=1)
+        return [row and title(row.json), title(rows[0].json)]
+
+    before = store.snapshot()
+    writing = asyncio.create_task(library.put(library.change(first.id, title="Zadig"), *(library.add(f"Candide {n}") for n in range(300))))
+    during = 0
+    while not writing.done():
+        snapshot = store.snapshot()
+        assert await seen(before) == ["Emma", "Emma"]
+        assert await seen(snapshot) == (["Emma", "Emma"] if snapshot.ts == before.ts else ["Zadig", "Zadig"])
+        during += not store._turns.free
+        snapshot.release()
+        await asyncio.sleep(0)
+    await writing
+    assert during >= 3, "some were read in the middle of it"
+    after = store.snapshot()
+    assert await seen(after) == ["Zadig", "Zadig"] and await seen(before) == ["Emma", "Emma"]
+    before.release()
+    after.release()
+    for read in (before, after):
+        with pytest.raises(StoreError, match="released"):
+            await seen(read)
 
 
 async def test_trimming_takes_bounded_steps_and_keeps_documents(library: Library[SqliteStore], monkeypatch: pytest.MonkeyPatch) -> None:
