@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from reactor.engine.read_set import ReadSet
 from reactor.engine.store import LogEntry, Ts, Write
@@ -13,8 +14,7 @@ from reactor.schema.catalog import Table
 __all__ = ["CommitLog", "Published", "hydrate"]
 
 
-@dataclass(slots=True)
-class Published:
+class Published(Struct, frozen=True):
     """A durable commit."""
 
     ts: Ts

@@ -24,8 +24,9 @@ import logging
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
 from typing import Any, NamedTuple
+
+from msgspec import Struct
 
 from reactor.engine.commit_log import Published, hydrate
 from reactor.engine.eager import Brief
@@ -81,8 +82,7 @@ class Conflict(Exception):
         self.innocent = innocent
 
 
-@dataclass(slots=True)
-class Answer:
+class Answer(Struct, frozen=True):
     """What a mutation's run gives to be committed with its writes."""
 
     value: bytes  # JSON text of the result: remembered for a resent request
@@ -90,8 +90,7 @@ class Answer:
     result: Any = None  # handed through to the caller as it is
 
 
-@dataclass(slots=True)
-class Committed:
+class Committed(Struct, frozen=True):
     """A mutation that is durable."""
 
     ts: Ts

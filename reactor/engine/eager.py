@@ -10,6 +10,8 @@ from collections.abc import Coroutine, Generator
 from contextvars import Context
 from typing import Any, Generic, TypeVar
 
+from msgspec import Struct
+
 __all__ = ["Brief", "Kept", "detached", "start"]
 
 T = TypeVar("T")
@@ -91,17 +93,14 @@ class Kept:
         return set(self._tasks)
 
 
-class _Resting:
+class _Resting(Struct, eq=False):
     """A coroutine without a task. It waits for a ``Brief`` future, after whose success it goes on where it is called back; for
     anything else that it waits for, and when that future fails, it becomes a task: a task costs a mutation 5 % of its time.
     """
 
-    __slots__ = ("_coro", "_kept", "_waited")
-
-    def __init__(self, coro: Coroutine[Any, Any, None], kept: Kept) -> None:
-        self._coro = coro
-        self._kept = kept
-        self._waited: asyncio.Future[Any] | None = None
+    _coro: Coroutine[Any, Any, None]
+    _kept: Kept
+    _waited: asyncio.Future[Any] | None = None
 
     def go_on(self) -> None:
         try:

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TypeVar
 
+from msgspec import Struct
+
 from reactor.engine.store import Write
 from reactor.schema.catalog import IndexDef, Table
 
@@ -20,17 +22,14 @@ B = TypeVar("B")
 Span = list[bytes]
 
 
-class ReadSet:
+class ReadSet(Struct, eq=False):
     """Index intervals, hashed by the equality prefix that each lies in.
 
     Most intervals are an equality prefix whole, or a part of one (the end of a page, the rows a ``first()`` saw), so a
     written key is looked up by its own few prefixes; only spans under the very same prefix are compared.
     """
 
-    __slots__ = ("spans",)
-
-    def __init__(self) -> None:
-        self.spans: dict[str, dict[bytes, list[Span]]] = {}
+    spans: dict[str, dict[bytes, list[Span]]] = {}
 
     def add(self, index: IndexDef, lo: bytes, hi: bytes, prefix: bytes) -> Span:
         """Note that ``[lo, hi)`` of ``index`` was read, all of it under ``prefix``. The span may be widened within that."""

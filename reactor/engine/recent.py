@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from reactor.engine.read_set import ReadSet, places
 from reactor.engine.store import Write
@@ -23,8 +24,7 @@ FEW = 4
 NOTED = 20_000
 
 
-@dataclass(slots=True)
-class Change:
+class Change(Struct, frozen=True):
     """What was written at a position.
 
     Attributes:

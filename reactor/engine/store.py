@@ -16,8 +16,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field
 from typing import Any, NamedTuple, NewType, Protocol
+
+from msgspec import Struct
 
 from reactor.errors import StoreError
 from reactor.histogram import Histogram
@@ -57,14 +58,14 @@ WENT_BACK = "DatabaseWentBack"
 UNCOMMITTED = Ts(0)
 
 
-@dataclass(slots=True)
-class Row:
+class Row(Struct, eq=False):
     """One version of a document. ``json`` is its whole text in the wire's encoding, ``_id`` and ``_creationTime`` included.
 
     A store makes it of its columns alone. The rest is set by whoever first computes it, so that it is computed once for all
     who get the same version from the row cache.
 
-    Slots and no named tuple, as everything that each mutation makes and reads: CPython reads a slot in half the time.
+    A struct of msgspec's, as everything that each mutation makes and reads: a class with slots of Python's own takes three times as
+    long to make, and a named tuple twice as long to read too.
 
     Attributes:
         ts: of the commit that wrote it; 0 while it is not committed.
@@ -78,13 +79,18 @@ class Row:
     ts: Ts
     json: str
     key: bytes = b""
-    keys: tuple[bytes, ...] = field(default=(), compare=False)
-    document: Any = field(default=None, compare=False)
-    since: float = field(default=math.inf, compare=False)
+    keys: tuple[bytes, ...] = ()
+    document: Any = None
+    since: float = math.inf
+
+    def __eq__(self, other: object) -> bool:
+        """Whether the columns are the same."""
+        if type(other) is not Row:
+            return NotImplemented
+        return (self.id, self.ts, self.json, self.key) == (other.id, other.ts, other.json, other.key)
 
 
-@dataclass(slots=True)
-class Write:
+class Write(Struct):
     """One document changed by a commit. ``before`` is None for an insert, ``after`` for a delete.
 
     ``before_keys`` and ``after_keys`` are the document's keys in ``table.indexes``, in that order; empty where
@@ -119,8 +125,7 @@ class RequestRecord(NamedTuple):
     log_lines: tuple[str, ...]
 
 
-@dataclass(slots=True)
-class Commit:
+class Commit(Struct):
     """A mutation to be written. ``ts`` is assigned by the committer while it holds the head."""
 
     writes: Sequence[Write]

@@ -12,6 +12,8 @@ from copy import copy
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from msgspec import Struct, field
+
 from reactor.engine.read_set import ReadSet, Span
 from reactor.engine.resident import Resident
 from reactor.engine.row_cache import RowCache
@@ -34,8 +36,7 @@ EMPTY = Overlay()
 NO_CACHE = RowCache(0)
 
 
-@dataclass(slots=True)
-class Usage:
+class Usage(Struct):
     """What a transaction has used of its limits."""
 
     documents_read: int = 0
@@ -45,8 +46,7 @@ class Usage:
     bytes_written: int = 0
 
 
-@dataclass(slots=True)
-class Base:
+class Base(Struct, frozen=True):
     """The database that a transaction starts from.
 
     ``overlay`` holds commits that were accepted but may not be in ``snapshot``: those at positions above ``above`` (all
@@ -55,7 +55,7 @@ class Base:
     """
 
     snapshot: StoreSnapshot
-    overlay: Overlay = EMPTY
+    overlay: Overlay = field(default_factory=lambda: EMPTY)
     above: int = 0
     upto: int = 0
     cache: RowCache = NO_CACHE

@@ -9,8 +9,9 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from itertools import pairwise
+
+from msgspec import Struct, field
 
 from reactor.engine.store import UNCOMMITTED, Row
 from reactor.schema.catalog import IndexDef, Table
@@ -23,8 +24,7 @@ STALE = 64
 FEW = 16
 
 
-@dataclass(slots=True, eq=False)
-class Image:
+class Image(Struct, eq=False):
     """One document as of ``position``: ``json`` is None when it is deleted there. ``row`` is the same with what was computed of it."""
 
     position: int
@@ -35,7 +35,7 @@ class Image:
     row: Row | None = None
 
 
-class Overlay:
+class Overlay(Struct, eq=False):
     """Images of documents at growing positions, readable as of any of them.
 
     A position is whatever the owner counts in: accepted commits, or the writes of one transaction.
@@ -47,15 +47,12 @@ class Overlay:
     all images but those in ``_unsorted``; it may have others.
     """
 
-    __slots__ = ("_images", "_keys", "_order", "_stale", "_tables", "_unsorted")
-
-    def __init__(self) -> None:
-        self._images: dict[str, list[Image]] = {}
-        self._keys: dict[str, list[tuple[bytes, str]]] = {}
-        self._order: deque[Image] = deque()  # every image, oldest first
-        self._unsorted: list[Image] = []
-        self._stale = 0  # images that are gone and may have left their keys
-        self._tables: set[str] = set()  # of the images, and perhaps of some that are gone
+    _images: dict[str, list[Image]] = {}
+    _keys: dict[str, list[tuple[bytes, str]]] = {}
+    _order: deque[Image] = field(default_factory=deque)  # every image, oldest first
+    _unsorted: list[Image] = []
+    _stale: int = 0  # images that are gone and may have left their keys
+    _tables: set[str] = set()  # of the images, and perhaps of some that are gone
 
     def __bool__(self) -> bool:
         return bool(self._order)

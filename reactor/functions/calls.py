@@ -8,6 +8,8 @@ import random
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+from msgspec import Struct
+
 from reactor.engine.store import RequestKey
 from reactor.engine.transaction import Transaction
 from reactor.errors import LimitExceeded, WrongFunctionKind
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["ActionCalls", "Invocation"]
 
 
-class Invocation:
+class Invocation(Struct, eq=False):
     """One run of a query or mutation, with all that it calls: one transaction, one clock, one identity.
 
     Attributes:
@@ -38,18 +40,15 @@ class Invocation:
         scheduled: how many functions it has scheduled.
     """
 
-    __slots__ = ("_auth", "_environment", "_runner", "caller", "depth", "pager", "run", "scheduled", "tx")
-
-    def __init__(self, runner: Runner, tx: Transaction, run: Run, caller: Caller, journal: str | None) -> None:
-        self._runner = runner
-        self.tx = tx
-        self.run = run
-        self.caller = caller
-        self._auth: Auth | None = None
-        self.depth = 0
-        self.pager = Pager(runner.cursors, journal)
-        self.scheduled: Scheduled | None = None  # made by the first
-        self._environment: Environment | None = None
+    _runner: Runner
+    tx: Transaction
+    run: Run
+    caller: Caller
+    pager: Pager
+    depth: int = 0
+    scheduled: Scheduled | None = None  # made by the first
+    _auth: Auth | None = None
+    _environment: Environment | None = None
 
     @property
     def auth(self) -> Auth:
@@ -132,15 +131,12 @@ class Invocation:
         await cancel(system(db, self._runner.system_limits), self.tx.now_ms, job, self.caller.job)
 
 
-class _Nested:
+class _Nested(Struct, eq=False):
     """The calls of one ctx of a query or mutation. Parallel ones run one after another: they share a transaction."""
 
-    __slots__ = ("_caller", "_db", "_invocation")
-
-    def __init__(self, invocation: Invocation, caller: Function[..., Any], db: Reader) -> None:
-        self._invocation = invocation
-        self._caller = caller
-        self._db = db
+    _invocation: Invocation
+    _caller: Function[..., Any]
+    _db: Reader
 
     async def call(self, kind: str, function: Function[..., Any] | str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         invocation = self._invocation

@@ -8,6 +8,7 @@ from copy import copy
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast, overload
 
 import orjson
+from msgspec import Struct
 from pydantic import ValidationError
 
 from reactor.engine.store import Row
@@ -184,19 +185,19 @@ def system(db: R, limits: Limits | None = None) -> R:
     return view
 
 
-class DocumentQuery(Generic[D]):
+class DocumentQuery(Struct, Generic[D], eq=False):
     """A query being built. ``order`` and ``filter`` refine it; one terminal runs it, once."""
 
-    __slots__ = ("_allows", "_filters", "_interval", "_range", "_reader", "_reverse", "_state", "_table")
+    _reader: Reader
+    _table: Table
+    _range: IndexRange[D]
+    _reverse: bool | None = None
+    _filters: list[Callable[[D], bool]] = []
+    _allows: Callable[[D], Awaitable[bool]] | None = None  # a rule's, which may read
+    _state: Literal["open", "used"] = "open"
 
-    def __init__(self, reader: Reader, table: Table, range: IndexRange[D]) -> None:
-        self._reader = reader
-        self._table = table
-        self._range = range
-        self._reverse: bool | None = None
-        self._filters: list[Callable[[D], bool]] = []
-        self._allows: Callable[[D], Awaitable[bool]] | None = None  # a rule's, which may read
-        self._state: Literal["open", "used"] = "open"
+    def __repr__(self) -> str:
+        return f"<query of {self._range.document.__name__}.{self._range.index}>"
 
     def order(self, order: Literal["asc", "desc"]) -> DocumentQuery[D]:
         """Ascending by the index's key, the default, or descending.

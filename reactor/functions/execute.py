@@ -11,6 +11,8 @@ import contextlib
 from collections.abc import Coroutine, Generator
 from typing import Any, Generic, TypeVar
 
+from msgspec import Struct
+
 from reactor.errors import FunctionTimeout
 from reactor.functions.output import log
 from reactor.functions.run import Run, current_run
@@ -84,17 +86,14 @@ def _computed_too_long(run: Run) -> FunctionTimeout:
     )
 
 
-class _Steps(Generic[T]):
+class _Steps(Struct, Generic[T], eq=False):
     """Awaits a coroutine step by step under its run."""
 
-    __slots__ = ("_coro", "_insisted", "_run", "_timer", "_waited")
-
-    def __init__(self, run: Run, coro: Coroutine[Any, Any, T]) -> None:
-        self._run = run
-        self._coro = coro
-        self._waited: Any = None
-        self._insisted = 0
-        self._timer: asyncio.TimerHandle | None = None
+    _run: Run
+    _coro: Coroutine[Any, Any, T]
+    _waited: Any = None
+    _insisted: int = 0
+    _timer: asyncio.TimerHandle | None = None
 
     def __await__(self) -> Generator[Any, Any, T]:
         run, coro = self._run, self._coro

@@ -7,6 +7,8 @@ from copy import deepcopy
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
+from msgspec import Struct
+
 from reactor.errors import AuthenticationError
 
 __all__ = ["STANDARD_CLAIMS", "Auth", "Caller", "Identity"]
@@ -60,9 +62,8 @@ class Identity:
 STANDARD_CLAIMS = frozenset(field.name for field in fields(Identity) if field.init) - {"claims"}
 
 
-@dataclass(slots=True)
-class Caller:
-    """Where a call comes from. Never changed.
+class Caller(Struct, frozen=True):
+    """Where a call comes from.
 
     Attributes:
         admin: may run internal functions, and sees errors in full.

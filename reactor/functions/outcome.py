@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import traceback
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
+
+from msgspec import Struct, structs
 
 from reactor.engine.store import Ts
 from reactor.engine.transaction import Usage
@@ -38,9 +40,8 @@ class ErrorReport:
     exception: Exception
 
 
-@dataclass(slots=True)  # not frozen: that makes an instance four times as dear, and each mutation has one
-class Outcome:
-    """What one run gave. Never changed, and shared between all who watch the query.
+class Outcome(Struct, frozen=True):
+    """What one run gave, shared between all who watch the query.
 
     Attributes:
         value: JSON text of the result; ``null`` after a failure.
@@ -57,7 +58,7 @@ class Outcome:
     identity_used: bool = False
     joinable: bool = True
     lasting: bool = True
-    ts: Ts = Ts(0)  # noqa: RUF009 - an int
+    ts: Ts = Ts(0)
 
     @classmethod
     def success(cls, value: bytes, log_lines: tuple[str, ...], invocation: Invocation) -> Outcome:
@@ -77,7 +78,7 @@ class Outcome:
 
     def at(self, ts: Ts) -> Outcome:
         """The same, as of ``ts``."""
-        return self if self.ts == ts else replace(self, ts=ts)
+        return self if self.ts == ts else structs.replace(self, ts=ts)
 
     def same_as(self, other: Outcome) -> bool:
         """Whether a client could not tell the two apart but by the request's id in an error's text."""
@@ -89,7 +90,7 @@ class Outcome:
         return mine.body == theirs.body and mine.data == theirs.data
 
 
-class RunRecord(NamedTuple):
+class RunRecord(Struct, frozen=True):
     """One run, with all that it called in its transaction, for logs."""
 
     time_ns: int  # when it ended

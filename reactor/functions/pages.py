@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any, Literal, TypeVar
 
+from msgspec import Struct
+
 from reactor.engine.store import Row
 from reactor.engine.transaction import Scan, Transaction
 from reactor.errors import QueryError
@@ -33,7 +35,7 @@ _RECOMMENDED = 0.75
 _REQUIRED = 0.9
 
 
-class Pager:
+class Pager(Struct, eq=False):
     """The pages of one execution of a function, which may have one.
 
     Attributes:
@@ -41,13 +43,10 @@ class Pager:
         joinable: whether the page's size is what a newcomer would expect.
     """
 
-    __slots__ = ("_cursors", "_used", "joinable", "journal")
-
-    def __init__(self, cursors: Cursors, journal: str | None) -> None:
-        self._cursors = cursors
-        self._used = False
-        self.journal = journal
-        self.joinable = True
+    _cursors: Cursors
+    journal: str | None
+    joinable: bool = True
+    _used: bool = False
 
     async def page(
         self,

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import Callable
 from contextvars import ContextVar
+from random import Random
+
+from msgspec import Struct
 
 from reactor.engine.transaction import Transaction
 from reactor.functions.function import Kind
@@ -14,7 +16,7 @@ from reactor.limits import Limits
 __all__ = ["Run", "current_run", "deterministic_run"]
 
 
-class Run:
+class Run(Struct, eq=False):
     """One run of a query, mutation or action.
 
     Attributes:
@@ -27,40 +29,21 @@ class Run:
         ended: whether it has its result; what it left running is to end too.
     """
 
-    __slots__ = (
-        "_now_ms",
-        "_random",
-        "_seed",
-        "args",
-        "clock_read",
-        "computed_s",
-        "ended",
-        "kind",
-        "limits",
-        "log_lines",
-        "path",
-        "tasks",
-        "timed_out",
-        "transaction",
-        "unfinished_line",
-    )
-
-    def __init__(self, path: str, args: bytes, kind: Kind, now_ms: float, seed: Callable[[], bytes], limits: Limits) -> None:
-        self.path = path
-        self.args = args
-        self.kind: Kind = kind
-        self._now_ms = now_ms
-        self.clock_read = False
-        self.limits = limits
-        self.transaction: Transaction | None = None
-        self.log_lines: list[str] = []
-        self.unfinished_line = ""
-        self.computed_s = 0.0
-        self.timed_out = False
-        self.ended = False
-        self.tasks: set[asyncio.Task[object]] | None = None  # that it started; made by the first
-        self._seed = seed
-        self._random: random.Random | None = None
+    path: str
+    args: bytes
+    kind: Kind
+    _now_ms: float
+    _seed: Callable[[], bytes]
+    limits: Limits
+    clock_read: bool = False
+    transaction: Transaction | None = None
+    log_lines: list[str] = []
+    unfinished_line: str = ""
+    computed_s: float = 0.0
+    timed_out: bool = False
+    ended: bool = False
+    tasks: set[asyncio.Task[object]] | None = None  # that it started; made by the first
+    _random: Random | None = None
 
     @property
     def now_ms(self) -> float:
@@ -81,10 +64,10 @@ class Run:
         return self._random is not None
 
     @property
-    def random(self) -> random.Random:
+    def random(self) -> Random:
         """The run's generator: made when first asked for, since seeding costs more than most runs."""
         if self._random is None:
-            self._random = random.Random(self._seed())  # noqa: S311 - repeatable on purpose
+            self._random = Random(self._seed())  # noqa: S311 - repeatable on purpose
         return self._random
 
 

@@ -305,7 +305,7 @@ class Runner:
         """What one run of a query or mutation from outside shares with the functions it calls."""
         run = Run(function.path, args, function.kind, tx.now_ms, self._seed, self.limits)
         run.transaction = tx
-        return Invocation(self, tx, run, caller, journal)
+        return Invocation(self, tx, run, caller, Pager(self.cursors, journal))
 
     def _action_ctx(self, caller: Caller, run: Run) -> ActionCtx:
         return ActionCtx(ActionCalls(self, caller, run))

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import orjson
+from msgspec import Struct
 
 from reactor.errors import ProtocolError
 from reactor.protocol.version import QueryId, RequestId, decode_ts, encode_ts
@@ -78,8 +79,7 @@ class ModifyQuerySet:
     modifications: tuple[Add | Remove, ...]
 
 
-@dataclass(slots=True)
-class Mutation:
+class Mutation(Struct, frozen=True):
     """Run a mutation; once for each session and request id."""
 
     request_id: RequestId
@@ -87,8 +87,7 @@ class Mutation:
     args: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Action:
+class Action(Struct, frozen=True):
     """Run an action."""
 
     request_id: RequestId

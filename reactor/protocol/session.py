@@ -23,6 +23,8 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Generic, Protocol, TypeVar
 
+from msgspec import Struct
+
 from reactor.errors import ProtocolError
 from reactor.limits import Limits
 from reactor.protocol import server_messages as wire
@@ -77,8 +79,7 @@ class Query(Generic[R]):
     subscription: Any = None
 
 
-@dataclass(slots=True)
-class Round(Generic[R]):
+class Round(Struct, Generic[R], frozen=True):
     """The queries to be evaluated at one ts, and the versions that the transition will reflect."""
 
     queries: list[Query[R]]

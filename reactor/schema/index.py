@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
+from msgspec import Struct
+
 from reactor.errors import IndexRangeError, ValueFormatError
 from reactor.values import order
 from reactor.values.codec import Int64
@@ -59,8 +61,7 @@ def between(low: Any, high: Any) -> Bound:
     return Bound((low, True), (high, True))
 
 
-@dataclass(slots=True)
-class IndexRange(Generic[D]):
+class IndexRange(Struct, Generic[D], frozen=True):
     """Documents of one class in a range of one index: what ``ctx.db.query`` takes.
 
     Attributes:

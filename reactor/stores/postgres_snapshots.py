@@ -22,8 +22,9 @@ import json
 import time
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextvars import Context
-from dataclasses import replace
 from typing import Any, NamedTuple, TypeVar
+
+from msgspec import structs
 
 from reactor.engine.commit_log import hydrate
 from reactor.engine.eager import detached
@@ -410,7 +411,7 @@ class PostgresSnapshot:
             return None if image.json is None or image.table.name != table.name else Row(id, Ts(0), image.json)
         key = id.encode()
         rows = await reader.scan(table_of(reader.tables, table.name).scan(table.by_id, key, key + b"\0", reverse=False), 1)
-        return replace(rows[0], key=b"") if rows else None
+        return structs.replace(rows[0], key=b"") if rows else None
 
     async def _scan(self, reader: Reader, layer: Layer, index: IndexDef, lo: bytes, hi: bytes, reverse: bool, limit: int) -> list[Row]:
         table = table_of(reader.tables, index.table)
@@ -427,7 +428,7 @@ class PostgresSnapshot:
     def _with_ts(self, layer: Layer, row: Row) -> Row:
         image = layer.find(row.id)
         # What was taken back does not say when it had been written.
-        return row if image is None or layer.images is not self._space.images else replace(row, ts=Ts(image.position))
+        return row if image is None or layer.images is not self._space.images else structs.replace(row, ts=Ts(image.position))
 
 
 def session_key(session: str) -> bytes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 __all__ = ["END", "FULL", "Interval"]
 
@@ -10,12 +10,11 @@ __all__ = ["END", "FULL", "Interval"]
 END = b"\xff"
 
 
-@dataclass(slots=True)  # not frozen: that makes an instance three times as dear, and each query has one
-class Interval:
+class Interval(Struct, frozen=True):
     """The half-open range ``[lo, hi)`` of the keys of one index.
 
     ``prefix`` is the longest equality prefix that the range is known to lie in: whole encoded fields, and every
-    key in ``[lo, hi)`` begins with it. Never changed. It is what read sets and subscriptions are hashed by, so that most
+    key in ``[lo, hi)`` begins with it. It is what read sets and subscriptions are hashed by, so that most
     overlap checks are one dictionary lookup.
     """
 

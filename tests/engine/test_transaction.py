@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from dataclasses import replace
 from typing import Any, TypeVar
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 
 from reactor.engine.eager import start
 from reactor.engine.store import Ts, Write
@@ -161,7 +161,7 @@ class Machine:
                 assert [(row.key, row.json) for row in await self.tx.scan(index, interval, reverse=reverse).rest()] == expected
                 assert await self.tx.scan(index, interval, reverse=reverse).count() == len(expected)
         changed = {id for id in self.found.keys() | self.model.keys() if self.found.get(id) != self.model.get(id)}
-        writes = {write.id: replace(write, row=None) for write in self.tx.writes()}
+        writes = {write.id: structs.replace(write, row=None) for write in self.tx.writes()}
         assert writes == {id: change(ITEMS, id, self.found.get(id), self.model.get(id)) for id in changed}
 
 
