@@ -116,6 +116,8 @@ class _Resting(Struct, eq=False):
             self._run_task(waited)
 
     def _called(self, waited: asyncio.Future[Any]) -> None:
+        if self not in self._kept._resting:
+            return  # it became a task between the future's end and this
         if waited.cancelled() or waited.exception() is not None:
             self.become_task()
             return
