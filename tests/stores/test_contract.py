@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 
 from reactor.engine.store import LogEntry, LoggedWrite, RequestKey, RequestRecord, Row, Store, StoredIndex, Ts
 from reactor.errors import StoreError

@@ -49,7 +49,7 @@ class Node:
             while True:
                 snapshot = self.store.snapshot()
                 try:
-                    await snapshot.scan(ACCOUNTS.by_id, *WHOLE[:2], reverse=False, limit=1)
+                    await snapshot.scan(ACCOUNTS.by_id, WHOLE.lo, WHOLE.hi, reverse=False, limit=1)
                     if snapshot._reader is not None and snapshot._reader.standby is not None:
                         return
                 finally:
@@ -239,7 +239,7 @@ async def test_a_standby_that_dies_costs_no_read_and_serves_again(node: Node, st
 
 async def test_a_read_that_the_standby_ends_is_made_again(node: Node, urls: tuple[str, str]) -> None:
     snapshot = node.store.snapshot()
-    first = await snapshot.scan(ACCOUNTS.by_id, *WHOLE[:2], reverse=False, limit=COUNT)
+    first = await snapshot.scan(ACCOUNTS.by_id, WHOLE.lo, WHOLE.hi, reverse=False, limit=COUNT)
     reader = snapshot._reader
     assert reader is not None and reader.standby is not None
     await node.fill(2.0)
@@ -248,7 +248,7 @@ async def test_a_read_that_the_standby_ends_is_made_again(node: Node, urls: tupl
     async with asyncio.timeout(20):
         while not await ask(urls[1], ended):
             pass
-    again = await snapshot.scan(ACCOUNTS.by_id, *WHOLE[:2], reverse=False, limit=COUNT)
+    again = await snapshot.scan(ACCOUNTS.by_id, WHOLE.lo, WHOLE.hi, reverse=False, limit=COUNT)
     assert [row.json for row in again] == [row.json for row in first]
     assert snapshot._reader is not reader
     snapshot.release()
