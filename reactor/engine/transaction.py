@@ -22,7 +22,6 @@ from reactor.engine.write_set import Image, Overlay, scan_under
 from reactor.errors import LimitExceeded, ReactorError, StoreError
 from reactor.limits import Limits
 from reactor.schema.catalog import IndexDef, Table
-from reactor.values import order
 from reactor.values.interval import FULL, Interval
 
 __all__ = ["Base", "Savepoint", "Scan", "Transaction", "Usage"]
@@ -466,7 +465,7 @@ class Scan:
         # First the read set, then the limits: a query that fails at one re-runs when what it saw changes.
         prefix, index = self._prefix, self._index
         if first and len(rows) < n and prefix and index.position >= 0 and prefix == self._lo and not tx._own.touches(index.table):
-            if self._hi == order.prefix_end(prefix):
+            if len(self._hi) <= len(prefix):  # and above it: above all that begins with it
                 cache, upto = tx.base.cache, tx.base.upto
                 for row in rows:
                     cache.put(row, upto)

@@ -84,17 +84,19 @@ class Reader:
             IdError: not an id, or one of another table.
             LimitExceeded: too many reads.
         """
-        if id is None:
-            table = self._table_of(document)
-            id = document
-        else:
-            table = self._table_of(id, self._table(document))
-        if table is None:
-            return None
         if self.nested is not None:
             await self.turn()
-        row = self._tx.known_row(table, id) or await self._tx.get(table, id)
-        return None if row is None else self._document(table, row)
+        expected = None
+        if id is None:
+            id = document
+        else:
+            expected = self._table(document)
+        known = self._known_row(id)
+        if known is not None and (expected is None or known[0] is expected):
+            return self._document(*known)
+        table = self._table_of(id, expected)
+        row = None if table is None else await self._tx.get(table, id)
+        return None if table is None or row is None else self._document(table, row)
 
     def query(self, source: type[D] | IndexRange[D], /) -> DocumentQuery[D]:
         """All documents of a class in creation order, or those in a range of one of its indexes.
@@ -138,6 +140,16 @@ class Reader:
         if not (table.readable or self._system):
             raise SchemaError(f"Table {table.name!r} is reactor's own, and not for functions to read.", code="InvalidTableName")
         return table
+
+    def _known_row(self, id: Any) -> tuple[Table, Row] | None:
+        """The document with this id and its table, if no statement is needed to tell. What a document is known by is an id."""
+        if type(id) is not str and type(id) is not Id:
+            return None
+        table = self._catalog.by_number.get(ids.table_number_in(id))
+        if table is None or not (table.readable or self._system):
+            return None
+        row = self._tx.known_row(table, id)
+        return None if row is None else (table, row)
 
     def _table_of(self, id: Any, expected: Table | None = None) -> Table | None:
         """The table that an id names; None when the schema does not have it."""
@@ -465,12 +477,17 @@ class Writer(Reader):
         self._tx.write(table, row.id, row, None, (), 0)
 
     async def _existing(self, id: Any, verb: str) -> tuple[Table, Row]:
-        table = self._table_of(id)
         if self.nested is not None:
             await self.turn()
-        row = None if table is None else self._tx.known_row(table, id) or await self._tx.get(table, id)
-        if table is None or row is None:
-            raise missing(verb, id)
+        known = self._known_row(id)
+        if known is not None:
+            table, row = known
+        else:
+            found = self._table_of(id)
+            read = None if found is None else await self._tx.get(found, id)
+            if found is None or read is None:
+                raise missing(verb, id)
+            table, row = found, read
         if not table.writable:
             self._check_writable(table)
         return table, row

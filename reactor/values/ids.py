@@ -14,7 +14,7 @@ from reactor.errors import IdError
 if TYPE_CHECKING:
     from pydantic import GetCoreSchemaHandler
 
-__all__ = ["Id", "Tables", "decode_id", "encode_id", "new_id", "table_number_of"]
+__all__ = ["Id", "Tables", "decode_id", "encode_id", "new_id", "table_number_in", "table_number_of"]
 
 T = TypeVar("T")
 
@@ -114,6 +114,20 @@ def table_number_of(text: str) -> int:
         IdError: the text is not an id.
     """
     return decode_id(text)[0]
+
+
+def table_number_in(id: str) -> int:
+    """The table number of what is known to be an id. Of other texts, and beyond 2^21, any number or 0."""
+    return _number_at(id[:5])
+
+
+@lru_cache(maxsize=4096)
+def _number_at(start: str) -> int:
+    try:
+        bits = int(start.encode().translate(_TO_DIGITS), 32)
+    except ValueError:
+        return 0
+    return _read_varint((bits >> 1).to_bytes(3, "big"))[0]
 
 
 def new_id(table_number: int, random14: bytes, days: int) -> str:
