@@ -35,6 +35,7 @@ from reactor.server.push import Watcher, prepare_environment
 from reactor.server.settings import Settings
 from reactor.server.static import StaticPage, find_static
 from reactor.server.storing import open_blobs, open_store
+from reactor.server.uvicorn_http import Answering
 from reactor.server.websocket import Connections
 from reactor.services.crons import reconcile
 from reactor.services.scheduler import ScheduledRuns
@@ -97,6 +98,11 @@ class Backend:
             key=settings.metrics_key if settings is not None else None,
         )
         self._page = StaticPage(static) if static is not None else None
+
+    def direct(self, scope: Scope) -> Answering | None:
+        """What answers requests with the head of this one without ASGI, if anything does."""
+        on_site = self.site_port is not None and scope["server"][1] == self.site_port
+        return None if on_site else self.http_api.direct(scope)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request or connection."""

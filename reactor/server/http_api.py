@@ -1,14 +1,16 @@
 """The HTTP API: functions called by any program, and what tools ask a server.
 
-Plain ASGI: these are hot paths, so there is no task, middleware or request object for each call. A function that fails is an
-answer with status 200 and ``"status":"error"``; every other status comes with ``{"code", "message"}``.
+Plain ASGI, and for calls of queries and mutations a way past it (``HttpApi.direct``): these are hot paths, so there is no middleware
+or request object for each call. A function that fails is an answer with status 200 and ``"status":"error"``; every other status
+comes with ``{"code", "message"}``.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import re
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, MutableMapping
 from typing import Any, NamedTuple, TypeAlias
 from urllib.parse import parse_qs, unquote
 
@@ -34,7 +36,7 @@ from reactor.functions.registry import canonical_path
 from reactor.functions.runner import Runner
 from reactor.protocol import server_messages as wire
 from reactor.protocol.version import decode_ts, encode_ts
-from reactor.server.admin import Authenticator
+from reactor.server.admin import ANONYMOUS, Authenticator
 from reactor.server.websocket import client_version
 from reactor.services.auth.fetching import UNREACHABLE
 from reactor.values import codec
@@ -90,11 +92,16 @@ class ClientGone(Exception):
 
 
 class Call(NamedTuple):
-    """A request whose body has not been read."""
+    """A request.
+
+    Attributes:
+        whole: its body, where that is not to be received.
+    """
 
     scope: Scope
     receive: Receive
     headers: Mapping[bytes, bytes]
+    whole: bytes | None = None
 
     async def body(self, limit_bytes: int) -> bytes:
         """The whole body.
@@ -103,6 +110,8 @@ class Call(NamedTuple):
             HttpError: it is larger than ``limit_bytes``; then no more than that was read.
             ClientGone: the client did not send all of it.
         """
+        if self.whole is not None and len(self.whole) <= limit_bytes:
+            return self.whole
         announced = self.headers.get(b"content-length", b"0")
         if announced.isdigit() and int(announced) > limit_bytes:
             raise _too_large(limit_bytes)
@@ -182,20 +191,47 @@ class HttpApi:
         if scope["method"] == "OPTIONS":
             await send_reply(send, Reply(b"", 200, _TEXT, preflight(call.headers)))
             return
+        with contextlib.suppress(ClientGone):
+            await send_reply(send, await self._answer(call, None, allowed(call.headers.get(b"origin"))))
+
+    def direct(self, scope: Scope) -> Callable[[bytes], Coroutine[Any, Any, Reply]] | None:
+        """What answers every request that has the head of this one, given its body; None: the application does, as ASGI has it.
+
+        An action is the application's: it runs in a task from its first step on, for what reaches the outside world may ask for it.
+        """
+        handler = {"/api/query": self._query, "/api/mutation": self._mutation}.get(scope["path"])
+        headers = dict(scope["headers"])
+        if scope["method"] != "POST" or handler is None or b"convex-request-id" in headers:
+            return None
+        answer_headers = allowed(headers.get(b"origin"))
+
+        def answer(body: bytes) -> Coroutine[Any, Any, Reply]:
+            return self._answer(Call(scope, _nothing_more, headers, body), handler, answer_headers)
+
+        return answer
+
+    async def _answer(self, call: Call, handler: Handler | None, headers: tuple[tuple[bytes, bytes], ...]) -> Reply:
+        """The answer to a request; ``handler`` makes it, if that is known.
+
+        Raises:
+            ClientGone: there is none.
+        """
         try:
-            reply = await self._handler(scope["path"], scope["method"])(call)
+            if handler is None:
+                handler = self._handler(call.scope["path"], call.scope["method"])
+            reply = await handler(call)
         except HttpError as error:
             reply = error.reply
         except AuthenticationError as error:
             reply = HttpError(_AUTHENTICATION_STATUS.get(error.code, 401), error.code, error.message).reply
         except ClientGone:
-            return
+            raise
         except Exception:
             request_id = self._request_id(call)
-            logger.exception("Request %s to %s failed", request_id, scope["path"])
+            logger.exception("Request %s to %s failed", request_id, call.scope["path"])
             text = f"[Request ID: {request_id}] The server failed. Its log says why."
             reply = HttpError(500, "InternalServerError", text).reply
-        await send_reply(send, reply._replace(headers=allowed(call.headers.get(b"origin"))))
+        return Reply(reply.body, reply.status, reply.content_type, headers)
 
     def _handler(self, path: str, method: str) -> Handler:
         methods = self._routes.get(path)
@@ -384,7 +420,8 @@ class HttpApi:
         """
         authorization = call.headers.get(b"authorization")
         admin_key = call.query().get("adminKey") if authorization is None and call.scope["query_string"] else None
-        shown = await self._authenticator.authorize(authorization, admin_key)
+        nobody = authorization is None and admin_key is None
+        shown = ANONYMOUS if nobody else await self._authenticator.authorize(authorization, admin_key)
         return Caller(shown.identity, shown.admin, self._request_id(call), "http")
 
     async def _admin(self, call: Call) -> Caller:
@@ -464,6 +501,10 @@ async def send_reply(send: Send, reply: Reply) -> None:
     ]
     await send({"type": "http.response.start", "status": reply.status, "headers": headers})
     await send({"type": "http.response.body", "body": reply.body})
+
+
+async def _nothing_more() -> MutableMapping[str, Any]:
+    return {"type": "http.disconnect"}
 
 
 def _raise_unless_functions(function: FunctionCall, exception: Exception, message: str) -> None:

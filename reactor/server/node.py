@@ -90,7 +90,9 @@ async def serve(
         backend,
         interface="asgi3",
         lifespan="off",
-        http=partial(HttpProtocol, silent_s=limits.silent_request_s),  # type: ignore[arg-type]
+        http=partial(  # type: ignore[arg-type]
+            HttpProtocol, silent_s=limits.silent_request_s, direct=backend.direct, work=backend.connections.work
+        ),
         timeout_keep_alive=KEEP_ALIVE_S,
         ws=WebSocketProtocol,
         ws_max_size=limits.frame_size_bytes,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextvars import ContextVar
 from typing import Any
 
 from reactor import ActionCtx, MutationCtx, QueryCtx, action, mutation, query
@@ -45,3 +46,14 @@ async def add_after_reading(ctx: MutationCtx, list: str, text: str) -> int:
     await turns(3)
     await ctx.db.insert(Note(list=list, text=text))
     return count
+
+
+_last: ContextVar[str | None] = ContextVar("last", default=None)
+
+
+@mutation
+async def left_in_context(ctx: MutationCtx, value: str) -> str | None:
+    """What another call has left in the context that it ran in."""
+    before = _last.get()
+    _last.set(value)
+    return before
