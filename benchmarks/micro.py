@@ -98,9 +98,8 @@ def cases(queries: int) -> list[tuple[str, Work, Work | None]]:
     start, end = (StateVersion(QuerySetVersion(1), IdentityVersion(0), ts) for ts in (10**18, 10**18 + 1))
 
     def transition() -> bytes:
-        return wire.transition(
-            start, end, [wire.query_updated(QueryId(0), wire.updated_body(value, (), None))], clock_skew_ms=None, server_ns=10**18
-        )
+        modification = wire.query_updated(QueryId(0), wire.updated_body(value, (), None))
+        return wire.transition(start, end, [modification], 10**18) + wire.tail(None)
 
     decoded: dict[str, Any] = orjson.loads(transition())
     response = orjson.loads(wire.mutation_response(RequestId(3), value=b"null", ts=10**18, log_lines=()))

@@ -112,13 +112,7 @@ class Subscription(Generic[O]):
         Raises, as the future does:
             StoreUnavailable: the database did not answer. Ask again, at a later pin.
         """
-        live, ts = self._live, pin.ts
-        known = live.outcome
-        # Most watchers find what the first one had computed, and are spared a call for it.
-        if known is not None and live.ts <= ts and (live.invalid_at is None or ts < live.invalid_at):
-            outcome: O | asyncio.Future[O] = known
-        else:
-            outcome = live.at(pin)
+        outcome = self._live.at(pin)
         if isinstance(outcome, asyncio.Future):
             pin.retain()
             later = asyncio.ensure_future(self._later(outcome, pin))
@@ -128,6 +122,19 @@ class Subscription(Generic[O]):
         if outcome.identity_used and self._foreign(outcome):
             return self.at(pin)
         return outcome
+
+    def known(self, ts: Ts) -> O | None:
+        """The result as of ``ts``, if an earlier run tells: what most watchers find that the first one had computed."""
+        live = self._live
+        outcome = live.outcome
+        if (
+            outcome is not None
+            and live.ts <= ts
+            and (live.invalid_at is None or ts < live.invalid_at)
+            and (not outcome.identity_used or live.identity == self._identity)
+        ):
+            return outcome
+        return None
 
     def close(self) -> None:
         """Stop watching. Idempotent."""

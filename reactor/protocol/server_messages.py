@@ -36,15 +36,13 @@ __all__ = [
     "query_failed",
     "query_removed",
     "query_updated",
+    "tail",
     "text",
     "transition",
     "updated_body",
 ]
 
 PING = b'{"type":"Ping"}'
-
-#: Clients of one query take the same step at the same time: the last few are kept, unless they are large.
-_STEPS, _STEP_BYTES = 64, 16 * 1024
 
 
 def query_updated(query_id: QueryId, body: bytes) -> bytes:
@@ -73,14 +71,20 @@ def query_removed(query_id: QueryId) -> bytes:
     return b'{"type":"QueryRemoved","queryId":%d}' % query_id
 
 
-def transition(start: StateVersion, end: StateVersion, modifications: Sequence[bytes], server_ns: int, clock_skew_ms: int | None) -> bytes:
-    """The step from one state version to the next."""
-    if len(modifications) == 1 and len(modifications[0]) <= _STEP_BYTES:
-        step = _small_step(start, end, modifications[0], server_ns)
-    else:
-        step = _step(start, end, b",".join(modifications), server_ns)
-    # A null skew makes the JavaScript client complain at every transition: left out instead.
-    return step + (b"}" if clock_skew_ms is None else b',"clientClockSkew":%d}' % clock_skew_ms)
+def transition(start: StateVersion, end: StateVersion, modifications: Sequence[bytes], server_ns: int) -> bytes:
+    """The step from one state version to the next, but for its ``tail``."""
+    return b'{"type":"Transition","startVersion":%s,"endVersion":%s,"modifications":[%s],"serverTs":%d' % (
+        _version(start),
+        _version(end),
+        b",".join(modifications),
+        server_ns,
+    )
+
+
+def tail(clock_skew_ms: int | None) -> bytes:
+    """How a transition ends: with the client's clock minus ours, if it has told."""
+    # A null makes the JavaScript client complain at every transition: left out instead.
+    return b"}" if clock_skew_ms is None else b',"clientClockSkew":%d}' % clock_skew_ms
 
 
 def mutation_response(request_id: RequestId, *, value: bytes, ts: int, log_lines: Sequence[str]) -> bytes:
@@ -151,18 +155,6 @@ def text(message: str) -> bytes:
 
 def _lines(lines: Sequence[str]) -> bytes:
     return b"[%s]" % b",".join(map(text, lines)) if lines else b"[]"
-
-
-def _step(start: StateVersion, end: StateVersion, modifications: bytes, server_ns: int) -> bytes:
-    return b'{"type":"Transition","startVersion":%s,"endVersion":%s,"modifications":[%s],"serverTs":%d' % (
-        _version(start),
-        _version(end),
-        modifications,
-        server_ns,
-    )
-
-
-_small_step = lru_cache(maxsize=_STEPS)(_step)
 
 
 @lru_cache(maxsize=1024)

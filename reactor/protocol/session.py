@@ -11,6 +11,9 @@ Between them a client is owed a transition when a query of its set is dirty (new
 a version it sent is not reflected yet, and after every response. There is at most one round at a time, and none while the
 previous transition is unsent: a client that reads slowly skips to the latest state and holds back nothing but itself.
 
+Most rounds are of one query that others watch too, whose sessions were all told the same before: ``step`` is such a round, and
+what it encodes for one session it has for the others.
+
 Responses wait in ``responses`` and go out before the next transition; the engine announces a commit before any snapshot shows
 it, so a response always precedes the transition that covers it.
 """
@@ -21,7 +24,7 @@ from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, TypeAlias, TypeVar
 
 from msgspec import Struct
 
@@ -31,7 +34,7 @@ from reactor.protocol import server_messages as wire
 from reactor.protocol.client_messages import Add, Authenticate, ModifyQuerySet, Remove
 from reactor.protocol.version import IdentityVersion, QueryId, QuerySetVersion, RequestId, StateVersion
 
-__all__ = ["Overload", "Query", "Result", "Round", "Session"]
+__all__ = ["Overload", "Query", "Result", "Round", "Session", "Steps"]
 
 
 class Result(Protocol):
@@ -79,6 +82,22 @@ class Query(Generic[R]):
     subscription: Any = None
 
 
+class Step(NamedTuple):
+    """What brings every session from one state, at which it knew ``known`` of one query, to ``end``, at which that has ``result``."""
+
+    known: Any
+    result: Any
+    end: StateVersion
+    head: bytes
+
+
+#: The last one from each state for each query id.
+Steps: TypeAlias = dict[tuple[StateVersion, QueryId], Step]
+
+#: Kept of those at one ts, unless they are large.
+_STEPS, _STEP_BYTES = 64, 64 * 1024
+
+
 class Round(Struct, Generic[R], frozen=True):
     """The queries to be evaluated at one ts, and the versions that the transition will reflect."""
 
@@ -93,13 +112,14 @@ class Session(Generic[R]):
     """See the module. Fed with decoded messages and results; does no I/O.
 
     Invariants: ``sent`` never goes back in any part; a query is in ``queries`` from the message that adds it to the one that
-    removes it; ``dirty`` holds queries of ``queries`` only.
+    removes it; ``dirty`` holds queries of ``queries`` only; what was received and is not reflected, or not answered, is ``owed``.
 
     Attributes:
+        owed: a transition, for more than what is dirty.
         responses: frames of answers, to be sent in order before the next transition.
         mutations_queued, actions_running: requests that have no answer yet.
         held_bytes: of the queries, and of requests that have not run yet.
-        clock_skew_ms: the client's clock minus ours, once it has told.
+        tail: of each transition: what is the client's own.
     """
 
     limits: Limits
@@ -113,9 +133,9 @@ class Session(Generic[R]):
     mutations_queued: int = 0
     actions_running: int = 0
     held_bytes: int = 0
-    clock_skew_ms: int | None = None
-    _owed: bool = False  # a transition, because of a response
-    _transitions: int = 0
+    tail: bytes = wire.tail(None)
+    owed: bool = False
+    _chunked: int = 0
 
     # --- messages in
 
@@ -138,6 +158,7 @@ class Session(Generic[R]):
             else:
                 removed.append(self._remove(item))
         self.query_set = QuerySetVersion(message.new_version)
+        self.owed = True
         return [query for query in added if self.queries.get(query.query_id) is query], removed
 
     def authenticate(self, message: Authenticate) -> None:
@@ -148,6 +169,7 @@ class Session(Generic[R]):
         """
         self.check_identity_version(message)
         self.identity = IdentityVersion(self.identity + 1)
+        self.owed = True
         self.dirty.update(dict.fromkeys(self.queries.values()))
 
     def check_identity_version(self, message: Authenticate) -> None:
@@ -225,9 +247,7 @@ class Session(Generic[R]):
     @property
     def wants_round(self) -> bool:
         """Whether the client is owed a transition."""
-        return bool(
-            self.dirty or self._owed or self.removed or self.query_set != self.sent.query_set or self.identity != self.sent.identity
-        )
+        return self.owed or bool(self.dirty)
 
     def begin_round(self) -> Round[R]:
         """The queries to evaluate, all at one ts that is not below ``sent.ts``; then ``end_round``."""
@@ -235,7 +255,7 @@ class Session(Generic[R]):
         self.dirty.clear()
         if self.removed:
             self.removed = []
-        self._owed = False
+        self.owed = False
         return round
 
     def end_round(self, round: Round[R], ts: int, results: Iterable[tuple[Query[R], R]], server_ns: int) -> bytes:
@@ -257,15 +277,38 @@ class Session(Generic[R]):
             if modification is not None:
                 modifications.append(modification)
         end = _state(round.query_set, round.identity, ts)
-        frame = wire.transition(self.sent, end, modifications, server_ns, self.clock_skew_ms)
+        head = wire.transition(self.sent, end, modifications, server_ns)
         self.sent = end
-        self._transitions += 1
-        return frame
+        return head + self.tail
 
-    @property
-    def transition_id(self) -> str:
-        """Names the last transition among this connection's."""
-        return str(self._transitions)
+    def step(self, query: Query[R], result: R, ts: int, server_ns: int, steps: Steps) -> bytes:
+        """A round of the one query that is dirty, while nothing else is owed: the transition but for its ``tail``.
+
+        Args:
+            result: of the query, true at ``ts``.
+            server_ns: the time, since the epoch.
+            steps: of all sessions that step to ``ts`` at this time.
+        """
+        key = (self.sent, query.query_id)
+        step = steps.get(key)
+        if step is None or step.known is not query.sent or step.result is not result:
+            assert ts >= self.sent.ts, "a client's ts never goes back"
+            modification = _modification(query.query_id, query.sent, result)
+            end = StateVersion(self.query_set, self.identity, ts)
+            head = wire.transition(self.sent, end, () if modification is None else (modification,), server_ns)
+            step = Step(query.sent, result, end, head)
+            if len(head) <= _STEP_BYTES and (key in steps or len(steps) < _STEPS):
+                steps[key] = step
+        self.dirty.clear()
+        query.journal = result.journal
+        query.sent = result
+        self.sent = step.end
+        return step.head
+
+    def next_chunked(self) -> str:
+        """Names a transition that is sent in chunks among this connection's."""
+        self._chunked += 1
+        return str(self._chunked)
 
     def _add(self, item: Add) -> Query[R]:
         if item.query_id in self.queries:
@@ -293,7 +336,7 @@ class Session(Generic[R]):
 
     def _respond(self, frame: bytes) -> None:
         self.responses.append(frame)
-        self._owed = True
+        self.owed = True
 
     def _fail(self, kind: str, request_id: RequestId, result: R) -> None:
         error = result.error

@@ -8,6 +8,7 @@ stands between two frames whenever the short way is taken. An application that d
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any, cast
 
 from uvicorn.protocols.utils import ClientDisconnected
@@ -30,7 +31,6 @@ FRAGMENT_BYTES = 4 * 1024 * 1024
 ABORT_S = 10.0
 
 _FIN, _TEXT, _CONTROL = 0x80, 0x01, 0x08
-_MEDIUM = bytes((_FIN | _TEXT, 126))
 
 
 class WebSocketProtocol(WebSocketsSansIOProtocol):
@@ -41,6 +41,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         self._receiver: Callable[[str | bytes], None] | None = None
         self._partial = bytearray()  # the beginning of a frame
         self._fragmented = False  # inside a message of several frames
+        self._slow = False  # the client, to read
 
     # --- for the application
 
@@ -60,17 +61,27 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
             self.read_paused = False
             self.transport.resume_reading()
 
+    def send_one(self, head: bytes, tail: bytes) -> bool:
+        """Send one text, of two parts, as ``send_now`` does."""
+        length = len(head) + len(tail)
+        if length >= 65536:
+            return self.send_now((head + tail,))
+        transport = self.transport
+        if self._slow or self.close_sent or transport.is_closing():
+            return False
+        transport.write(b"".join((_small_header(length), head, tail)))
+        return True
+
     def send_now(self, messages: Sequence[bytes]) -> bool:
         """Send texts in one write, unless the client is slow to read or the connection is closing: then nothing is sent."""
-        if not self.writable.is_set() or self.disconnected or self.close_sent or self.conn.state is not OPEN:
+        # Whatever ends the protocol's state of being open closes the transport, or sends a close.
+        if self._slow or self.close_sent or self.transport.is_closing():
             return False
         parts: list[bytes] = []
         for message in messages:
             length = len(message)
-            if length < 126:
-                parts += (bytes((_FIN | _TEXT, length)), message)
-            elif length < 65536:
-                parts += (_MEDIUM + length.to_bytes(2, "big"), message)
+            if length < 65536:
+                parts += (_small_header(length), message)
             else:
                 parts += _frames(message)
         self.transport.write(b"".join(parts))
@@ -83,6 +94,14 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         if self.response.status_code == 101:
             extensions: dict[str, Any] = cast(dict[str, Any], self.scope["extensions"])
             extensions[EXTENSION] = self
+
+    def pause_writing(self) -> None:
+        self._slow = True
+        super().pause_writing()
+
+    def resume_writing(self) -> None:
+        self._slow = False
+        super().resume_writing()
 
     def data_received(self, data: bytes) -> None:
         if not self.handshake_initiated:
@@ -174,6 +193,11 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
             super().data_received(bytes(data[at:stop]))
             at = stop
         return at
+
+
+@lru_cache(maxsize=1024)
+def _small_header(length: int) -> bytes:
+    return _header(_FIN | _TEXT, length)
 
 
 def _frames(message: bytes) -> list[bytes]:

@@ -9,7 +9,7 @@ import re
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, MutableMapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -34,7 +34,7 @@ from reactor.protocol.client_messages import (
     Mutation,
     decode_client_message,
 )
-from reactor.protocol.session import Overload, Query, Round, Session
+from reactor.protocol.session import Overload, Query, Round, Session, Steps
 from reactor.server.admin import ANONYMOUS, Authenticator, Credentials
 from reactor.server.uvicorn_socket import EXTENSION, WebSocketProtocol
 from reactor.services.auth.fetching import UNREACHABLE
@@ -233,7 +233,11 @@ class _Watch:
     def invalidated(self, subscription: Subscription[Any]) -> None:
         connection = self._connection
         connection.session.invalidated(self._query)
-        connection.wake()
+        due = connection._all.due
+        if due and connection._sending is None:
+            due[connection] = None  # without a call for each of many
+        else:
+            connection.wake()
 
 
 def _size_bytes(message: Mutation | Action) -> int:
@@ -248,6 +252,7 @@ class _Moment:
     followed: bool  # whether this node has learned of other nodes' commits until lately
     server_ns: int
     monotonic_s: float
+    steps: Steps = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -265,6 +270,37 @@ class _Connection:
     Args:
         direct: the socket, where the server has the extension.
     """
+
+    __slots__ = (
+        "_accepting",
+        "_all",
+        "_caller",
+        "_catching_up",
+        "_caught_up",
+        "_client",
+        "_closing",
+        "_deadline",
+        "_direct",
+        "_ended",
+        "_handed",
+        "_held",
+        "_held_bytes",
+        "_least_ts",
+        "_mutating",
+        "_mutations",
+        "_ping_due",
+        "_quick",
+        "_send",
+        "_sending",
+        "_sent_at",
+        "_session_id",
+        "_shown",
+        "_timer",
+        "_verifying",
+        "_whole_bytes",
+        "_woken",
+        "session",
+    )
 
     def __init__(self, connections: Connections, client: ClientVersion | None, send: Send, direct: WebSocketProtocol | None) -> None:
         self._all = connections
@@ -292,6 +328,8 @@ class _Connection:
         self._least_ts = 0  # what the client has seen elsewhere
         self._caught_up = connections.engine.alone  # since it was opened: it shows all that was committed before
         self._catching_up = False
+        # Whether a transition can be owed for a dirty query only, and sent at once: set by a round, ended by whatever else happens.
+        self._quick = False
         self.session: Session[Outcome] = Session(connections.limits)
 
     async def serve(self, receive: Receive) -> None:
@@ -310,6 +348,7 @@ class _Connection:
             pass  # it does not take its last frames
         finally:
             self._ended = True
+            self._quick = False
             self._timer.cancel()
             if self._verifying is not None:
                 self._verifying.cancel()
@@ -336,7 +375,7 @@ class _Connection:
             return None
         self._close(_Closed(code, reason))
         if self._sending is None:
-            self._sending = asyncio.ensure_future(self._send_all(self._responses()))
+            self._send_later(self._responses(), None)
         return self._sending
 
     # --- reading
@@ -393,9 +432,10 @@ class _Connection:
     def _connect(self, message: Connect) -> None:
         self._session_id = message.session
         if message.client_ms is not None:
-            self.session.clock_skew_ms = message.client_ms - self._all.runtime.now_ns() // 1_000_000
+            self.session.tail = wire.tail(message.client_ms - self._all.runtime.now_ns() // 1_000_000)
         # It has shown a state as of this ts, perhaps of another node, and must never see an older one.
         self._least_ts = message.max_observed_ts or 0
+        self._quick = False
         if self._least_ts > self._all.engine.head_ts:
             self._begin_to_catch_up()
 
@@ -461,6 +501,7 @@ class _Connection:
 
     def _become(self, message: Authenticate, shown: Credentials) -> None:
         self._shown = shown
+        self._quick = False
         self._caller = Caller(shown.identity, shown.admin, self._caller.request_id, "sync")
         for query in self.session.queries.values():
             # In this order: a result that did not look at the identity is shared, and must not go with its last watcher.
@@ -530,9 +571,21 @@ class _Connection:
 
     def flush(self, moment: _Moment) -> None:
         """Send what the client is owed at ``moment``; what has to wait is left to a task."""
-        if self._sending is not None or self._ended:
-            return
+        session, direct = self.session, self._direct
         try:
+            if self._quick and not session.owed and len(session.dirty) == 1 and moment.followed and direct is not None:
+                # What nearly all are owed when many are.
+                [query] = session.dirty
+                result: Outcome | None = query.subscription.known(moment.pin.ts)
+                if result is not None:
+                    head, tail = session.step(query, result, moment.pin.ts, moment.server_ns, moment.steps), session.tail
+                    if len(head) + len(tail) <= self._whole_bytes and direct.send_one(head, tail):
+                        self._sent_at = moment.monotonic_s
+                    else:
+                        self._send_later(self._chunks(head + tail), None)
+                    return
+            if self._sending is not None or self._ended:
+                return
             frames, waiting = self._owed(moment)
         except Exception as error:
             self.fail(error)
@@ -540,9 +593,14 @@ class _Connection:
         if waiting is None and self._closing is None:
             if not frames:
                 return
-            if self._direct is not None and self._direct.send_now(frames):
+            if direct is not None and direct.send_now(frames):
                 self._sent_at = moment.monotonic_s
+                self._quick = self._caught_up and moment.pin.ts >= self._least_ts and self._shown.proof is None
                 return
+        self._send_later(frames, waiting)
+
+    def _send_later(self, frames: list[bytes], waiting: _Waiting | None) -> None:
+        self._quick = False
         self._handed = waiting
         self._sending = asyncio.ensure_future(self._send_all(frames))
 
@@ -557,7 +615,7 @@ class _Connection:
         session = self.session
         # A response whose commit this snapshot shows was queued before the snapshot was taken: it goes first.
         frames = self._responses() if session.responses else []
-        wants_round = bool(session.dirty) or session.wants_round
+        wants_round = session.wants_round
         if wants_round and self._shown.proof is not None:
             self._close_if_identity_ended()
         if self._closing is not None:
@@ -589,6 +647,7 @@ class _Connection:
 
     def _begin_to_catch_up(self) -> None:
         self._catching_up = True
+        self._caught_up = self._quick = False
         self._all.work.add(asyncio.ensure_future(self._catch_up()))
 
     async def _catch_up(self) -> None:
@@ -666,7 +725,7 @@ class _Connection:
     def _chunks(self, transition: bytes) -> list[bytes]:
         if len(transition) <= self._whole_bytes or self._client is None or not self._client.takes_chunks:
             return [transition]
-        return wire.chunks(transition, self._whole_bytes, self.session.transition_id)
+        return wire.chunks(transition, self._whole_bytes, self.session.next_chunked())
 
     def _responses(self) -> list[bytes]:
         return [self.session.take_response() for _ in range(len(self.session.responses))]
@@ -685,6 +744,7 @@ class _Connection:
     def _close(self, closing: _Closed) -> None:
         if self._closing is None:
             self._closing = closing
+            self._quick = False
             self._deadline.reschedule(asyncio.get_running_loop().time() + self._all.limits.close_timeout_s)
         self.wake()
 
@@ -693,6 +753,7 @@ class _Connection:
         silent_s = self._all.runtime.monotonic_s() - self._sent_at
         if silent_s >= self._all.limits.ping_after_s:
             self._ping_due = True
+            self._quick = False
             self.wake()
             silent_s = 0.0
         self._timer = asyncio.get_running_loop().call_later(self._all.limits.ping_after_s - silent_s, self._tick)

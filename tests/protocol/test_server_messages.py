@@ -17,7 +17,7 @@ END = StateVersion(QuerySetVersion(1), IdentityVersion(0), 1)
 
 MESSAGES: list[tuple[bytes, dict[str, Any]]] = [
     (
-        wire.transition(START, END, [wire.query_removed(QueryId(7))], clock_skew_ms=-12, server_ns=1700000000250000000),
+        wire.transition(START, END, [wire.query_removed(QueryId(7))], 1700000000250000000) + wire.tail(-12),
         {
             "type": "Transition",
             "startVersion": {"querySet": 0, "identity": 0, "ts": "AAAAAAAAAAA="},
@@ -70,7 +70,8 @@ def test_each_message_is_written_as_clients_read_it(frame: bytes, message: dict[
 
 
 def test_an_unknown_clock_skew_is_left_out_not_null() -> None:
-    assert b"clientClockSkew" not in wire.transition(START, END, [], clock_skew_ms=None, server_ns=1)
+    frame = json.loads(wire.transition(START, END, [], 1) + wire.tail(None))
+    assert frame["serverTs"] == 1 and "clientClockSkew" not in frame
 
 
 @pytest.mark.parametrize("broken", ["\ud800", "a\udfffb", "\ud83d", "\x00\x1f"])
@@ -84,13 +85,8 @@ awkward = st.text(st.sampled_from('\\"\n\x00é€😀aa'), max_size=300)
 
 @given(awkward, st.integers(1, 200))
 def test_parts_of_a_transition_give_it_back_and_are_no_larger_than_asked(letters: str, size: int) -> None:
-    frame = wire.transition(
-        START,
-        END,
-        [wire.query_updated(QueryId(0), wire.updated_body(json.dumps(letters, ensure_ascii=False).encode(), [], None))],
-        clock_skew_ms=1,
-        server_ns=5,
-    )
+    value = wire.updated_body(json.dumps(letters, ensure_ascii=False).encode(), [], None)
+    frame = wire.transition(START, END, [wire.query_updated(QueryId(0), value)], 5) + wire.tail(1)
     parts = [json.loads(part.decode("utf-8")) for part in wire.chunks(frame, size, "17")]
     assert "".join(part["chunk"] for part in parts) == frame.decode()
     assert [part["partNumber"] for part in parts] == list(range(len(parts)))

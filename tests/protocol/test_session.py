@@ -12,8 +12,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from reactor.errors import ProtocolError
 from reactor.limits import DEFAULT_LIMITS
+from reactor.protocol import server_messages as wire
 from reactor.protocol.client_messages import Add, Authenticate, ModifyQuerySet, Remove
-from reactor.protocol.session import Overload, Query, Round, Session
+from reactor.protocol.session import Overload, Query, Round, Session, Steps
 from reactor.protocol.version import QueryId, RequestId, decode_ts
 
 LIMITS = replace(DEFAULT_LIMITS, queries_per_session=5, mutations_queued_per_session=3, actions_running_per_session=3)
@@ -184,6 +185,73 @@ class Client:
             self.owed_ts = None
 
 
+def watching(query_id: int, known: Result, *, skew_ms: int | None = None, journal: str | None = None) -> Session[Result]:
+    """A session whose one query has this result, and is dirty."""
+    session: Session[Result] = Session(LIMITS)
+    session.tail = wire.tail(skew_ms)
+    modify(session, add(query_id, journal))
+    round_of(session, 1, known)
+    session.invalidated(session.queries[QueryId(query_id)])
+    return session
+
+
+def stepped(session: Session[Result], result: Result, steps: Steps) -> bytes:
+    (query,) = session.dirty
+    return session.step(query, result, 2, 7, steps)
+
+
+OLD, NEW = Result(b"1.0"), Result(b"2.0", log_lines=("[LOG] 'a'",), journal="j")
+
+
+@pytest.mark.parametrize("result", [NEW, OLD, Result(b"1.0"), Result(error=Failure("no")), Result(error=Failure("no"), journal="k")])
+def test_a_step_is_what_a_round_of_the_one_dirty_query_is(result: Result) -> None:
+    stepping, rounding = watching(3, OLD, skew_ms=-5), watching(3, OLD, skew_ms=-5)
+    steps: Steps = {}
+    for _ in range(2):
+        begun = rounding.begin_round()
+        frame = rounding.end_round(begun, 2, [(query, result) for query in begun.queries], 7)
+        assert stepped(stepping, result, steps) + stepping.tail == frame
+        assert not stepping.wants_round
+        assert (stepping.sent, stepping.queries[QueryId(3)].journal) == (rounding.sent, rounding.queries[QueryId(3)].journal)
+        for session in (stepping, rounding):
+            session.invalidated(session.queries[QueryId(3)])
+
+
+def test_sessions_that_were_told_the_same_share_a_step() -> None:
+    steps: Steps = {}
+    first, second = watching(3, OLD, skew_ms=1), watching(3, OLD)
+    head = stepped(first, NEW, steps)
+    assert stepped(second, NEW, steps) is head
+    assert first.sent is second.sent
+    assert json.loads(head + first.tail)["clientClockSkew"] == 1 and "clientClockSkew" not in json.loads(head + second.tail)
+
+
+def test_a_session_that_was_told_something_else_takes_its_own_step() -> None:
+    steps: Steps = {}
+    stepped(watching(3, OLD), NEW, steps)
+    assert json.loads(stepped(watching(4, OLD), NEW, steps) + b"}")["modifications"][0]["queryId"] == 4
+    assert json.loads(stepped(watching(3, NEW), NEW, steps) + b"}")["modifications"] == []
+    assert json.loads(stepped(watching(3, OLD), OLD, steps) + b"}")["modifications"] == []
+    assert json.loads(stepped(watching(3, OLD), Result(b"3.0"), steps) + b"}")["modifications"][0]["value"] == 3.0
+    other = watching(3, OLD)
+    modify(other, add(5), Remove(QueryId(5)))
+    round_of(other, 1, OLD)
+    other.invalidated(other.queries[QueryId(3)])
+    assert json.loads(stepped(other, NEW, steps) + b"}")["startVersion"]["querySet"] == 2
+    (again,) = [step for (state, query_id), step in steps.items() if state.query_set == 1 and query_id == 3]
+    assert again.head and len(steps) == 3
+
+
+def test_the_steps_that_are_kept_are_few_and_small() -> None:
+    steps: Steps = {}
+    for query_id in range(200):
+        stepped(watching(query_id, OLD), NEW, steps)
+    assert len(steps) == 64
+    large: Steps = {}
+    stepped(watching(0, OLD), Result(b'"%s"' % (b"x" * 100_000)), large)
+    assert not large
+
+
 class SessionMachine(RuleBasedStateMachine):
     """Any order of messages, commits, rounds and answers, with the writer of ``reactor.server.websocket`` played by the rules.
 
@@ -201,6 +269,7 @@ class SessionMachine(RuleBasedStateMachine):
         self.queued: list[int] = []
         self.running: tuple[Round[Result], int, list[tuple[Query[Result], Result]]] | None = None
         self.next_id = 0
+        self.steps: dict[int, Steps] = {}
 
     def truth(self, query_id: int, ts: int, identity: int) -> str:
         changed = max((commit for commit in self.touched[query_id] if commit <= ts), default=0)
@@ -261,6 +330,16 @@ class SessionMachine(RuleBasedStateMachine):
         for query in data.draw(st.lists(st.sampled_from(sorted(self.session.queries)), unique=True)) if self.session.queries else []:
             self.touched[query].append(self.head)
             self.session.invalidated(self.session.queries[query])
+
+    @precondition(lambda self: self.running is None and len(self.session.dirty) == 1 and not self.session.owed)
+    @rule()
+    def step(self) -> None:
+        """The writer wakes, and the one query that is dirty has a result already."""
+        (query,) = self.session.dirty
+        result = self.result(query.query_id, self.head, self.session.identity)
+        head = self.session.step(query, result, self.head, 1, self.steps.setdefault(self.head, {}))
+        self.client.transition(json.loads(head + self.session.tail))
+        self.check_snapshot()
 
     @precondition(lambda self: self.running is None)
     @rule()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import uuid
 from typing import Any
 
@@ -293,6 +294,36 @@ async def test_a_client_that_has_seen_the_newest_commit_is_served(t: TestBackend
         again.connect(maxObservedTimestamp=ts, connectionCount=1)
         assert await again.result(again.subscribe("notes:texts", list="a")) == ["x"]
         assert again.version[2] >= ts_of(ts)
+
+
+@pytest.mark.sqlite_only("where a run suspends, all wait for it")
+async def test_all_who_watch_a_query_are_sent_the_same_but_for_their_clocks(t: TestBackend) -> None:
+    server_ms = t.runtime.now_ns() // 1_000_000
+    async with contextlib.AsyncExitStack() as stack:
+        clients = [await stack.enter_async_context(socket(t, session=None, direct=True)) for _ in range(5)]
+        queries = []
+        for number, client in enumerate(clients):
+            client.session = str(uuid.uuid4())
+            client.connect(clientTs=server_ms + number)
+            queries.append(client.subscribe("notes:texts", list="a"))
+            await client.reflected()
+        other = clients[0].subscribe("notes:texts", list="b")
+        await clients[0].reflected()
+        for text in "xyz":
+            before = [client.stepped for client in clients]
+            await t.mutation("notes:add", list="a", text=text)
+            sent = [await client.transition() for client in clients]
+            # The first of them has it computed, and the others find it.
+            assert sum(client.stepped - count for client, count in zip(clients, before, strict=True)) == len(clients) - 1
+            assert [transition.pop("clientClockSkew") for transition in sent] == list(range(5))
+            assert sent[1:] == sent[1:2] * 4
+            assert sent[0]["modifications"] == sent[1]["modifications"] and len(sent[0]["modifications"]) == 1
+        # Both of its queries at once, and its own answers before what covers them.
+        answer = await clients[0].response(clients[0].mutate("notes:add_to", lists=["a", "b"], text="w"))
+        assert clients[0].version[2] >= ts_of(answer["ts"])
+        assert clients[0].results[other]["value"] == ["w"]
+        for client, query in zip(clients, queries, strict=True):
+            await client.until(query, [*"xyzw"])
 
 
 async def test_the_clock_skew_is_told_once_the_client_has_told_its_clock(t: TestBackend) -> None:

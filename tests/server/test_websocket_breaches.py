@@ -148,8 +148,9 @@ async def test_too_many_actions_at_once_close_the_connection(t: TestBackend) -> 
         gate("actions").open()
 
 
-async def test_a_reader_that_never_reads_gets_the_latest_state_later_and_no_backlog(t: TestBackend) -> None:
-    async with socket(t, buffer=1) as slow, socket(t) as quick:
+@pytest.mark.parametrize("direct", [False, True])
+async def test_a_reader_that_never_reads_gets_the_latest_state_later_and_no_backlog(t: TestBackend, direct: bool) -> None:
+    async with socket(t, buffer=1, direct=direct) as slow, socket(t, direct=direct) as quick:
         query, other = slow.subscribe("notes:texts", list="a"), quick.subscribe("notes:texts", list="a")
         await slow.reflected()
         await quick.reflected()

@@ -47,8 +47,11 @@ async def test_only_transitions_come_in_parts(t: TestBackend) -> None:
         assert client.chunked == 0
 
 
-async def test_transitions_that_fit_come_whole_and_parts_do_not_mix_with_answers(t: TestBackend) -> None:
-    async with socket(t) as client:
+@pytest.mark.parametrize("direct", [False, True])
+async def test_transitions_that_fit_come_whole_and_parts_do_not_mix_with_answers(t: TestBackend, direct: bool) -> None:
+    async with socket(t, direct=direct) as other, socket(t, direct=direct) as client:
+        other.subscribe("notes:texts", list="a")
+        await other.reflected()
         query = client.subscribe("notes:texts", list="a")
         await client.reflected()
         for number in range(20):
@@ -56,3 +59,5 @@ async def test_transitions_that_fit_come_whole_and_parts_do_not_mix_with_answers
         await client.reflected()
         # ``Socket`` fails when anything stands between two parts.
         assert len(await client.result(query)) == 20 and client.chunked > 0
+        await other.until(0, await client.result(query))
+        assert other.chunked > 0

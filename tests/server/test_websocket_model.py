@@ -25,12 +25,16 @@ class Client:
 
     Args:
         buffer: frames that the network takes before it reads.
+        direct: whether the server has its extension.
+        query: what it watches.
     """
 
-    def __init__(self, t: TestBackend, buffer: int) -> None:
+    def __init__(self, t: TestBackend, buffer: int, direct: bool, query: str) -> None:
         self._t = t
         self._buffer = buffer
-        self.socket = socket(t, buffer=buffer)
+        self._direct = direct
+        self._query = query
+        self.socket = socket(t, buffer=buffer, direct=direct)
         self.watched: list[str] = []
         self.written: dict[int, str] = {}  # each mutation that is not completed
         self._texts: dict[str, int] = {}  # the query id of each list watched
@@ -53,7 +57,7 @@ class Client:
     def watch(self) -> None:
         for name in LISTS:
             if name not in self._texts:
-                self._texts[name] = self.socket.subscribe("gated:slowly", list=name)
+                self._texts[name] = self.socket.subscribe(self._query, list=name)
                 return
 
     def leave_off(self) -> None:
@@ -82,14 +86,14 @@ class Client:
             self._observed, old.version[2], *(ts_of(a["ts"]) for a in old.responses.values() if a["type"][0] == "M" and a["ts"]), 0
         )
         await old.leave()
-        self.socket = Socket(self._t._server, session=None, buffer=self._buffer)
+        self.socket = Socket(self._t._server, session=None, buffer=self._buffer, direct=self._direct)
         self.socket.session = old.session
         self.socket._requests = old._requests
         await self.open()
         self.socket.connect(connectionCount=1, maxObservedTimestamp=ts_text(self._observed))
         if self.subject is not None:
             self._authenticate()
-        self._texts = {name: self.socket.subscribe("gated:slowly", list=name) for name in watched}
+        self._texts = {name: self.socket.subscribe(self._query, list=name) for name in watched}
         self._resent |= set(self.written)
         for request, text in self.written.items():
             self.socket.mutate("notes:add_to", request=request, lists=LISTS, text=text)
@@ -151,11 +155,13 @@ steps = st.lists(st.tuples(st.integers(0, 1), st.sampled_from(NAMES)), max_size=
 
 
 @settings(max_examples=examples(40), suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
-@given(steps, st.sampled_from([0, 1, 2]))
-async def test_clients_see_snapshots_and_every_write_happens_once(t: TestBackend, done: list[tuple[int, str]], buffer: int) -> None:
+@given(steps, st.sampled_from([0, 1, 2]), st.booleans(), st.sampled_from(["gated:slowly", "gated:at_once"]))
+async def test_clients_see_snapshots_and_every_write_happens_once(
+    t: TestBackend, done: list[tuple[int, str]], buffer: int, direct: bool, query: str
+) -> None:
     for name in (*LISTS, "actions"):
         await t.mutation("notes:clear", list=name)
-    clients = [Client(t, 0), Client(t, buffer)]
+    clients = [Client(t, 0, direct, query), Client(t, buffer, direct, query)]
     for client in clients:
         await client.open()
     for number, (who, name) in enumerate(done):

@@ -11,7 +11,7 @@ import base64
 import json
 import uuid
 from collections import deque
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from types import TracebackType
 from typing import Any, Self, TypeAlias
 
@@ -57,6 +57,7 @@ class Socket:
         path, header: where, and who.
         session: None for a connection without Connect.
         buffer: how many frames the network takes before the server has to wait for the reader; 0 for any number.
+        direct: with the extension of reactor's own server: messages go by calls.
 
     Attributes:
         results: the newest modification of each query that has one.
@@ -64,7 +65,9 @@ class Socket:
         frames: how many were received.
     """
 
-    def __init__(self, app: App, *, path: str = NPM, header: str | None = None, session: str | None = "", buffer: int = 0) -> None:
+    def __init__(
+        self, app: App, *, path: str = NPM, header: str | None = None, session: str | None = "", buffer: int = 0, direct: bool = False
+    ) -> None:
         self._app = app
         self._path = path
         self._headers = [] if header is None else [(b"convex-client", header.encode())]
@@ -84,6 +87,8 @@ class Socket:
         self.responses: dict[int, dict[str, Any]] = {}
         self.frames = 0
         self.chunked = 0
+        self._receiver: Callable[[str | bytes], None] | None = None
+        self._extensions: dict[str, Any] = {"reactor.direct": self} if direct else {}
 
     async def __aenter__(self) -> Self:
         scope = {
@@ -92,7 +97,7 @@ class Socket:
             "raw_path": self._path.encode(),
             "query_string": b"",
             "headers": self._headers,
-            "extensions": {"websocket.http.response": {}},
+            "extensions": {"websocket.http.response": {}, **self._extensions},
         }
         self._in.put_nowait({"type": "websocket.connect"})
         self._serving = asyncio.ensure_future(self._app(scope, self._in.get, self._send))
@@ -121,13 +126,37 @@ class Socket:
         async with asyncio.timeout(WITHIN_S):
             await self._serving
 
+    # --- the extension, as ``reactor.server.uvicorn_socket`` has it
+
+    def deliver_to(self, receiver: Callable[[str | bytes], None]) -> None:
+        self._receiver = receiver
+        while not self._in.empty():
+            event = self._in.get_nowait()
+            receiver(event.get("text") or event["bytes"])
+
+    def send_now(self, messages: Sequence[bytes]) -> bool:
+        if self._gone or (self._out.maxsize and self._out.qsize() + len(messages) > self._out.maxsize):
+            return False
+        for message in messages:
+            self._out.put_nowait({"type": "websocket.send", "text": message.decode()})
+        return True
+
+    def send_one(self, head: bytes, tail: bytes) -> bool:
+        self.stepped += 1
+        return self.send_now((head + tail,))
+
+    stepped = 0  # transitions that were sent in two parts, taken or not
+
     # --- what the client says
 
     def send(self, **message: Any) -> None:
         self.send_raw(json.dumps(message))
 
     def send_raw(self, frame: str | bytes) -> None:
-        self._in.put_nowait({"type": "websocket.receive", "text" if isinstance(frame, str) else "bytes": frame})
+        if self._receiver is not None:
+            self._receiver(frame)
+        else:
+            self._in.put_nowait({"type": "websocket.receive", "text" if isinstance(frame, str) else "bytes": frame})
 
     def connect(self, **fields: Any) -> None:
         connect = {"type": "Connect", "sessionId": self.session, "connectionCount": 0, "lastCloseReason": "InitialConnect"}

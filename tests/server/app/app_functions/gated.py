@@ -30,13 +30,18 @@ async def wait(ctx: ActionCtx, name: str) -> str:
 
 
 @query
-async def slowly(ctx: QueryCtx, list: str) -> dict[str, Any]:
-    """Suspends between its reads: others commit meanwhile."""
-    await turns(3)
+async def at_once(ctx: QueryCtx, list: str, suspends: float = 0) -> dict[str, Any]:
+    await turns(int(suspends))
     found = [note.text async for note in ctx.db.query(Note.by_list(list=list))]
-    await turns(3)
+    await turns(int(suspends))
     identity = await ctx.auth.identity()
     return {"texts": found, "who": identity.subject if identity else None}
+
+
+@query
+async def slowly(ctx: QueryCtx, list: str) -> dict[str, Any]:
+    """Suspends between its reads: others commit meanwhile."""
+    return await ctx.run_query(at_once, list=list, suspends=3)
 
 
 @mutation
