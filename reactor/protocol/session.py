@@ -116,6 +116,7 @@ class Session(Generic[R]):
 
     Attributes:
         owed: a transition, for more than what is dirty.
+        lost: queries that a message removed which was refused. The session is over then, and its owner's subscriptions are not.
         responses: frames of answers, to be sent in order before the next transition.
         mutations_queued, actions_running: requests that have no answer yet.
         held_bytes: of the queries, and of requests that have not run yet.
@@ -126,6 +127,7 @@ class Session(Generic[R]):
     queries: dict[QueryId, Query[R]] = field(default_factory=dict)
     dirty: dict[Query[R], None] = field(default_factory=dict)
     removed: list[QueryId] = field(default_factory=list)
+    lost: list[Query[R]] = field(default_factory=list)
     responses: deque[bytes] = field(default_factory=deque)
     sent: StateVersion = field(default_factory=lambda: StateVersion(QuerySetVersion(0), IdentityVersion(0), 0))
     query_set: QuerySetVersion = field(default=QuerySetVersion(0))
@@ -152,11 +154,15 @@ class Session(Generic[R]):
             raise ProtocolError(f"New version {message.new_version} is not above the base version {message.base_version}")
         added: list[Query[R]] = []
         removed: list[Query[R]] = []
-        for item in message.modifications:
-            if isinstance(item, Add):
-                added.append(self._add(item))
-            else:
-                removed.append(self._remove(item))
+        try:
+            for item in message.modifications:
+                if isinstance(item, Add):
+                    added.append(self._add(item))
+                else:
+                    removed.append(self._remove(item))
+        except (ProtocolError, Overload):
+            self.lost = removed
+            raise
         self.query_set = QuerySetVersion(message.new_version)
         self.owed = True
         return [query for query in added if self.queries.get(query.query_id) is query], removed
@@ -323,12 +329,12 @@ class Session(Generic[R]):
         return query
 
     def _remove(self, item: Remove) -> Query[R]:
-        query = self.queries.pop(item.query_id, None)
-        if query is None:
+        if item.query_id not in self.queries:
             raise ProtocolError(f"Query id {item.query_id} is not in the query set")
         if len(self.removed) >= self.limits.queries_per_session:
             # It adds and removes and never reads.
             raise Overload("TooManyQueriesForSingleClient")
+        query = self.queries.pop(item.query_id)
         self.dirty.pop(query, None)
         self.let_go(query.held_bytes)
         self.removed.append(item.query_id)

@@ -354,7 +354,7 @@ class _Connection:
                 self._verifying.cancel()
             self._mutations.clear()
             self._closing = self._closing or _Closed(1000, "")
-            for query in self.session.queries.values():
+            for query in (*self.session.queries.values(), *self.session.lost):
                 # One of a message that was refused halfway has none.
                 if query.subscription is not None:
                     query.subscription.close()

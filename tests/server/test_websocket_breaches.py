@@ -148,6 +148,16 @@ async def test_too_many_actions_at_once_close_the_connection(t: TestBackend) -> 
         gate("actions").open()
 
 
+async def test_nothing_is_left_of_the_queries_that_a_refused_message_removed(t: TestBackend) -> None:
+    async with socket(t) as bad:
+        queries = [bad.subscribe("notes:texts", list=f"{number}") for number in range(5)]
+        await bad.reflected()
+        bad.modify(*({"type": "Remove", "queryId": query} for query in (*queries[:3], 77)))
+        code, _, last = await bad.closed()
+        assert code == 1000 and last is not None and last["type"] == "FatalError"
+    assert not len(t._engine.live)
+
+
 @pytest.mark.parametrize("direct", [False, True])
 async def test_a_reader_that_never_reads_gets_the_latest_state_later_and_no_backlog(t: TestBackend, direct: bool) -> None:
     async with socket(t, buffer=1, direct=direct) as slow, socket(t, direct=direct) as quick:
