@@ -112,9 +112,11 @@ class Session(Generic[R]):
     """See the module. Fed with decoded messages and results; does no I/O.
 
     Invariants: ``sent`` never goes back in any part; a query is in ``queries`` from the message that adds it to the one that
-    removes it; ``dirty`` holds queries of ``queries`` only; what was received and is not reflected, or not answered, is ``owed``.
+    removes it; what is dirty are queries of ``queries`` only; what was received and is not reflected, or not answered, is ``owed``.
 
     Attributes:
+        stale: the query that was invalidated since the last round. It is dirty, and in most sessions the only one, so it has a place.
+        dirty: those that are besides.
         owed: a transition, for more than what is dirty.
         lost: queries that a message removed which was refused. The session is over then, and its owner's subscriptions are not.
         responses: frames of answers, to be sent in order before the next transition.
@@ -125,6 +127,7 @@ class Session(Generic[R]):
 
     limits: Limits
     queries: dict[QueryId, Query[R]] = field(default_factory=dict)
+    stale: Query[R] | None = None
     dirty: dict[Query[R], None] = field(default_factory=dict)
     removed: list[QueryId] = field(default_factory=list)
     lost: list[Query[R]] = field(default_factory=list)
@@ -235,8 +238,10 @@ class Session(Generic[R]):
             self._fail("Action", request_id, result)
 
     def invalidated(self, query: Query[R]) -> None:
-        """What the query's result was computed from has changed."""
-        if self.queries.get(query.query_id) is query:
+        """What the query's result was computed from has changed. Not told of one that was removed."""
+        if self.stale is None:
+            self.stale = query
+        elif self.stale is not query:
             self.dirty[query] = None
 
     # --- out
@@ -253,10 +258,13 @@ class Session(Generic[R]):
     @property
     def wants_round(self) -> bool:
         """Whether the client is owed a transition."""
-        return self.owed or bool(self.dirty)
+        return self.owed or self.stale is not None or bool(self.dirty)
 
     def begin_round(self) -> Round[R]:
         """The queries to evaluate, all at one ts that is not below ``sent.ts``; then ``end_round``."""
+        if self.stale is not None:
+            self.dirty[self.stale] = None
+            self.stale = None
         round = Round(list(self.dirty), self.removed, self.query_set, self.identity)
         self.dirty.clear()
         if self.removed:
@@ -288,7 +296,7 @@ class Session(Generic[R]):
         return head + self.tail
 
     def step(self, query: Query[R], result: R, ts: int, server_ns: int, steps: Steps) -> bytes:
-        """A round of the one query that is dirty, while nothing else is owed: the transition but for its ``tail``.
+        """A round of the query that is ``stale``, while nothing else is dirty or owed: the transition but for its ``tail``.
 
         Args:
             result: of the query, true at ``ts``.
@@ -305,7 +313,7 @@ class Session(Generic[R]):
             step = Step(query.sent, result, end, head)
             if len(head) <= _STEP_BYTES and (key in steps or len(steps) < _STEPS):
                 steps[key] = step
-        self.dirty.clear()
+        self.stale = None
         query.journal = result.journal
         query.sent = result
         self.sent = step.end
@@ -336,6 +344,8 @@ class Session(Generic[R]):
             raise Overload("TooManyQueriesForSingleClient")
         query = self.queries.pop(item.query_id)
         self.dirty.pop(query, None)
+        if self.stale is query:
+            self.stale = None
         self.let_go(query.held_bytes)
         self.removed.append(item.query_id)
         return query

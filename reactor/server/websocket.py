@@ -573,9 +573,9 @@ class _Connection:
         """Send what the client is owed at ``moment``; what has to wait is left to a task."""
         session, direct = self.session, self._direct
         try:
-            if self._quick and not session.owed and len(session.dirty) == 1 and moment.followed and direct is not None:
+            query = session.stale
+            if query is not None and self._quick and not session.owed and not session.dirty and moment.followed and direct is not None:
                 # What nearly all are owed when many are.
-                [query] = session.dirty
                 result: Outcome | None = query.subscription.known(moment.pin.ts)
                 if result is not None:
                     head, tail = session.step(query, result, moment.pin.ts, moment.server_ns, moment.steps), session.tail

@@ -196,7 +196,8 @@ def watching(query_id: int, known: Result, *, skew_ms: int | None = None, journa
 
 
 def stepped(session: Session[Result], result: Result, steps: Steps) -> bytes:
-    (query,) = session.dirty
+    query = session.stale
+    assert query is not None and not session.dirty
     return session.step(query, result, 2, 7, steps)
 
 
@@ -331,11 +332,12 @@ class SessionMachine(RuleBasedStateMachine):
             self.touched[query].append(self.head)
             self.session.invalidated(self.session.queries[query])
 
-    @precondition(lambda self: self.running is None and len(self.session.dirty) == 1 and not self.session.owed)
+    @precondition(lambda self: self.running is None and self.session.stale and not self.session.dirty and not self.session.owed)
     @rule()
     def step(self) -> None:
         """The writer wakes, and the one query that is dirty has a result already."""
-        (query,) = self.session.dirty
+        query = self.session.stale
+        assert query is not None
         result = self.result(query.query_id, self.head, self.session.identity)
         head = self.session.step(query, result, self.head, 1, self.steps.setdefault(self.head, {}))
         self.client.transition(json.loads(head + self.session.tail))
