@@ -136,6 +136,10 @@ class Subscription(Generic[O]):
             return outcome
         return None
 
+    def running(self, ts: Ts) -> asyncio.Future[O] | None:
+        """The run as of ``ts``, if somebody else's asking began one. What it gives is not always this watcher's: ``known`` says."""
+        return self._live._running.get(ts)
+
     def close(self) -> None:
         """Stop watching. Idempotent."""
         self._live.leave(self)

@@ -296,7 +296,7 @@ class Session(Generic[R]):
         return head + self.tail
 
     def step(self, query: Query[R], result: R, ts: int, server_ns: int, steps: Steps) -> bytes:
-        """A round of the query that is ``stale``, while nothing else is dirty or owed: the transition but for its ``tail``.
+        """A round of the query that was ``stale``, while nothing else is dirty or owed: the transition but for its ``tail``.
 
         Args:
             result: of the query, true at ``ts``.
@@ -313,7 +313,6 @@ class Session(Generic[R]):
             step = Step(query.sent, result, end, head)
             if len(head) <= _STEP_BYTES and (key in steps or len(steps) < _STEPS):
                 steps[key] = step
-        self.stale = None
         query.journal = result.journal
         query.sent = result
         self.sent = step.end

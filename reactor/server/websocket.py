@@ -8,7 +8,7 @@ import logging
 import re
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterator, MutableMapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -167,6 +167,7 @@ class Connections:
                     break
         finally:
             moment.pin.release()
+            moment.awaited.clear()
         rest = dict.fromkeys(todo)
         if rest:
             if not self.due:
@@ -234,9 +235,9 @@ class _Watch:
         connection = self._connection
         connection.session.invalidated(self._query)
         due = connection._all.due
-        if due and connection._sending is None:
+        if due and connection._quick:
             due[connection] = None  # without a call for each of many
-        else:
+        elif connection._awaited is None or connection._awaited[1] is not self._query:
             connection.wake()
 
 
@@ -253,6 +254,7 @@ class _Moment:
     server_ns: int
     monotonic_s: float
     steps: Steps = field(default_factory=dict)
+    awaited: dict[asyncio.Future[Outcome], _Awaited] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -262,6 +264,32 @@ class _Waiting:
     round: Round[Outcome]
     results: list[tuple[Query[Outcome], Outcome | asyncio.Future[Outcome]]]
     pin: Pin
+
+
+class _Awaited:
+    """A run that suspends, and the connections that are owed nothing but what it gives. Holds ``pin`` until they have it."""
+
+    __slots__ = ("_all", "_pin", "_rest", "connections")
+
+    def __init__(self, connections: Connections, pin: Pin) -> None:
+        self._all = connections
+        self._pin = pin.retain()
+        self._rest: Iterator[_Connection] | None = None
+        self.connections: list[_Connection] = []
+
+    def ended(self, running: asyncio.Future[Outcome]) -> None:
+        """Serve them, for a while in each turn of the loop."""
+        failed = running.cancelled() or running.exception() is not None
+        runtime = self._all.runtime
+        moment = _Moment(self._pin, True, runtime.now_ns(), runtime.monotonic_s())
+        until = time.perf_counter() + BREATH_S
+        self._rest = self._rest or iter(self.connections)
+        for connection in self._rest:
+            connection.resume(self, moment, failed=failed)
+            if time.perf_counter() > until:
+                asyncio.get_running_loop().call_soon(self.ended, running)
+                return
+        self._pin.release()
 
 
 class _Connection:
@@ -274,6 +302,7 @@ class _Connection:
     __slots__ = (
         "_accepting",
         "_all",
+        "_awaited",
         "_caller",
         "_catching_up",
         "_caught_up",
@@ -330,6 +359,7 @@ class _Connection:
         self._catching_up = False
         # Whether a transition can be owed for a dirty query only, and sent at once: set by a round, ended by whatever else happens.
         self._quick = False
+        self._awaited: tuple[_Awaited, Query[Outcome]] | None = None  # of a round that began when it was quick
         self.session: Session[Outcome] = Session(connections.limits)
 
     async def serve(self, receive: Receive) -> None:
@@ -349,6 +379,7 @@ class _Connection:
         finally:
             self._ended = True
             self._quick = False
+            self._awaited = None
             self._timer.cancel()
             if self._verifying is not None:
                 self._verifying.cancel()
@@ -561,6 +592,10 @@ class _Connection:
 
     def wake(self) -> None:
         """The client may be owed something: see to it after this turn of the loop, together with all others."""
+        if self._awaited is not None:
+            query, self._awaited = self._awaited[1], None
+            if self.session.queries.get(query.query_id) is query:
+                self.session.invalidated(query)
         if self._sending is None:
             due = self._all.due
             if not due:
@@ -578,11 +613,13 @@ class _Connection:
                 # What nearly all are owed when many are.
                 result: Outcome | None = query.subscription.known(moment.pin.ts)
                 if result is not None:
-                    head, tail = session.step(query, result, moment.pin.ts, moment.server_ns, moment.steps), session.tail
-                    if len(head) + len(tail) <= self._whole_bytes and direct.send_one(head, tail):
-                        self._sent_at = moment.monotonic_s
-                    else:
-                        self._send_later(self._chunks(head + tail), None)
+                    session.stale = None
+                    self._step(query, result, moment, direct)
+                    return
+                running: asyncio.Future[Outcome] | None = query.subscription.running(moment.pin.ts)
+                if running is not None:
+                    session.stale = None
+                    self._await(query, running, moment)
                     return
             if self._sending is not None or self._ended:
                 return
@@ -595,9 +632,47 @@ class _Connection:
                 return
             if direct is not None and direct.send_now(frames):
                 self._sent_at = moment.monotonic_s
-                self._quick = self._caught_up and moment.pin.ts >= self._least_ts and self._shown.proof is None
+                self._quick = self._may_be_quick()
                 return
         self._send_later(frames, waiting)
+
+    def _step(self, query: Query[Outcome], result: Outcome, moment: _Moment, direct: WebSocketProtocol) -> None:
+        head = self.session.step(query, result, moment.pin.ts, moment.server_ns, moment.steps)
+        tail = self.session.tail
+        if len(head) + len(tail) <= self._whole_bytes and direct.send_one(head, tail):
+            self._sent_at = moment.monotonic_s
+        else:
+            self._send_later(self._chunks(head + tail), None)
+
+    def _await(self, query: Query[Outcome], running: asyncio.Future[Outcome], moment: _Moment) -> None:
+        """Have ``resume`` called once ``running`` ends, together with all who wait for nothing else. ``wake`` ends the wait."""
+        awaited = moment.awaited.get(running)
+        if awaited is None:
+            awaited = moment.awaited[running] = _Awaited(self._all, moment.pin)
+            running.add_done_callback(awaited.ended)
+        awaited.connections.append(self)
+        self._awaited = (awaited, query)
+        self._quick = False
+
+    def resume(self, awaited: _Awaited, moment: _Moment, *, failed: bool) -> None:
+        """The run that it waits for has ended, as of ``moment``."""
+        if self._awaited is None or self._awaited[0] is not awaited:
+            return  # it was woken
+        query, self._awaited = self._awaited[1], None
+        try:
+            self._quick = self._may_be_quick()
+            result: Outcome | None = query.subscription.known(moment.pin.ts)
+            if failed or result is None or not self._quick or self._direct is None:
+                self.session.invalidated(query)
+            else:
+                self._step(query, result, moment, self._direct)
+            if self.session.wants_round:
+                self.wake()
+        except Exception as error:
+            self.fail(error)
+
+    def _may_be_quick(self) -> bool:
+        return self._caught_up and self.session.sent.ts >= self._least_ts and self._shown.proof is None
 
     def _send_later(self, frames: list[bytes], waiting: _Waiting | None) -> None:
         self._quick = False
@@ -682,6 +757,7 @@ class _Connection:
                     return
                 wants_round = self.session.wants_round and not self._catching_up
                 if not wants_round and not self.session.responses and not self._ping_due:
+                    self._quick = self._may_be_quick()
                     return
                 moment = self._all.now()
                 try:

@@ -198,6 +198,7 @@ def watching(query_id: int, known: Result, *, skew_ms: int | None = None, journa
 def stepped(session: Session[Result], result: Result, steps: Steps) -> bytes:
     query = session.stale
     assert query is not None and not session.dirty
+    session.stale = None
     return session.step(query, result, 2, 7, steps)
 
 
@@ -338,6 +339,7 @@ class SessionMachine(RuleBasedStateMachine):
         """The writer wakes, and the one query that is dirty has a result already."""
         query = self.session.stale
         assert query is not None
+        self.session.stale = None
         result = self.result(query.query_id, self.head, self.session.identity)
         head = self.session.step(query, result, self.head, 1, self.steps.setdefault(self.head, {}))
         self.client.transition(json.loads(head + self.session.tail))

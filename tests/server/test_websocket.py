@@ -5,17 +5,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import uuid
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
+from reactor.engine.live_query import LiveQuery
 from reactor.engine.store import Row, Ts
 from reactor.errors import StoreUnavailable
 from reactor.stores.sqlite_snapshots import SqliteSnapshot
 from reactor.testing import TestBackend
+from tests.server import gates
 from tests.server.gates import gate, turns
 from tests.server.support import ADMIN_KEY, APP, SmallBackend, socket
-from tests.support.sockets import Closed, Refused, ts_of
+from tests.support.sockets import Closed, Refused, Socket, ts_of
 from tests.support.waiting import eventually_async
 
 pytestmark = pytest.mark.anyio
@@ -296,7 +299,6 @@ async def test_a_client_that_has_seen_the_newest_commit_is_served(t: TestBackend
         assert again.version[2] >= ts_of(ts)
 
 
-@pytest.mark.sqlite_only("where a run suspends, all wait for it")
 async def test_all_who_watch_a_query_are_sent_the_same_but_for_their_clocks(t: TestBackend) -> None:
     server_ms = t.runtime.now_ns() // 1_000_000
     async with contextlib.AsyncExitStack() as stack:
@@ -324,6 +326,81 @@ async def test_all_who_watch_a_query_are_sent_the_same_but_for_their_clocks(t: T
         assert clients[0].results[other]["value"] == ["w"]
         for client, query in zip(clients, queries, strict=True):
             await client.until(query, [*"xyzw"])
+
+
+@contextlib.asynccontextmanager
+async def waiting_for_a_run(t: TestBackend, count: int) -> AsyncIterator[list[Socket]]:
+    """Clients whose query has run again for a commit, and stands before the gate "run"."""
+    async with contextlib.AsyncExitStack() as stack:
+        clients = [await stack.enter_async_context(socket(t, direct=True)) for _ in range(count)]
+        gate("run").open()
+        for client in clients:
+            client.subscribe("gated:texts", name="run", list="a")
+            await client.reflected()
+        gates.forget()
+        await t.mutation("notes:add", list="a", text="x")
+        await gate("run").reached.wait()
+        # The first of them has begun it, and the others wait for it without a task each.
+        connections = t._server.connections._open
+        await eventually_async(lambda: sum(each._awaited is not None for each in connections) == count - 1, "the others to wait for it")
+        yield clients
+
+
+async def test_who_waits_for_a_run_is_answered_meanwhile(t: TestBackend) -> None:
+    async with waiting_for_a_run(t, 3) as clients:
+        for client in clients:
+            request = client.mutate("notes:add", list="b", text="y")
+            assert (await client.receive())["requestId"] == request
+        gate("run").open()
+        for client in clients:
+            await client.until(0, ["x"])
+            await client.reflected()
+
+
+async def test_who_waits_for_a_run_may_change_what_it_asks_for_or_go(t: TestBackend) -> None:
+    async with waiting_for_a_run(t, 6) as clients:
+        begun, less, more, other, gone, patient = clients
+        less.unsubscribe(0)
+        await less.reflected()
+        query = more.subscribe("notes:texts", list="a")
+        other.authenticate("Admin", ADMIN_KEY, impersonating={"subject": "ann"})
+        await gone.leave()
+        await turns(10)
+        assert 0 in more.results and query not in more.results, "both of its queries are shown at one ts"
+        gate("run").open()
+        for client in (begun, more, other, patient):
+            await client.until(0, ["x"])
+            await client.reflected()
+        assert more.results[query]["value"] == ["x"]
+    assert not len(t._engine.live)
+
+
+async def test_who_waits_for_a_run_learns_of_commits_meanwhile_too(t: TestBackend) -> None:
+    async with waiting_for_a_run(t, 4) as clients:
+        for text in "yz":
+            await t.mutation("notes:add", list="a", text=text)
+        gate("run").open()
+        for client in clients:
+            await client.until(0, [*"xyz"])
+        # What suspended for so long was true when it began, and those who waited were shown it.
+        assert [client.frames for client in clients[1:]] == [client.frames for client in clients[1:2]] * 3
+
+
+async def test_who_waits_for_a_run_that_gets_no_answer_from_the_database_asks_again(
+    t: TestBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settle = LiveQuery._settle
+
+    def fails_once(self: Any, *args: Any) -> None:
+        monkeypatch.setattr(LiveQuery, "_settle", settle)
+        raise StoreUnavailable("the database does not answer")
+
+    async with waiting_for_a_run(t, 3) as (begun, *others):
+        monkeypatch.setattr(LiveQuery, "_settle", fails_once)
+        gate("run").open()
+        assert (await begun.closed())[:2] == (1011, "InternalServerError")
+        for client in others:
+            await client.until(0, ["x"])
 
 
 async def test_the_clock_skew_is_told_once_the_client_has_told_its_clock(t: TestBackend) -> None:
