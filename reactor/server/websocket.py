@@ -611,6 +611,10 @@ class _Connection:
             query = session.stale
             if query is not None and self._quick and not session.owed and not session.dirty and moment.followed and direct is not None:
                 # What nearly all are owed when many are.
+                if self._shown.proof is not None:
+                    self._close_if_identity_ended()
+                    if self._closing is not None:
+                        return
                 result: Outcome | None = query.subscription.known(moment.pin.ts)
                 if result is not None:
                     session.stale = None
@@ -661,6 +665,8 @@ class _Connection:
         query, self._awaited = self._awaited[1], None
         try:
             self._quick = self._may_be_quick()
+            if self._shown.proof is not None:
+                self._close_if_identity_ended()
             result: Outcome | None = query.subscription.known(moment.pin.ts)
             if failed or result is None or not self._quick or self._direct is None:
                 self.session.invalidated(query)
@@ -672,7 +678,7 @@ class _Connection:
             self.fail(error)
 
     def _may_be_quick(self) -> bool:
-        return self._caught_up and self.session.sent.ts >= self._least_ts and self._shown.proof is None
+        return self._caught_up and self.session.sent.ts >= self._least_ts
 
     def _send_later(self, frames: list[bytes], waiting: _Waiting | None) -> None:
         self._quick = False

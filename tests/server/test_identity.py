@@ -184,16 +184,38 @@ async def test_a_call_with_an_expired_token_is_not_run(t: TestBackend, issuer: I
     assert await t.query("notes:texts", list="a") == []
 
 
-async def test_a_live_query_tells_nothing_new_to_an_expired_identity(t: TestBackend, issuer: Issuer) -> None:
-    async with socket(t) as client:
+@pytest.mark.parametrize("direct", [False, True])
+@pytest.mark.parametrize("function", ["notes:texts", "gated:slowly"])
+async def test_a_live_query_tells_nothing_new_to_an_expired_identity(t: TestBackend, issuer: Issuer, direct: bool, function: str) -> None:
+    async with socket(t, direct=direct) as other, socket(t, direct=direct) as client:
+        other.subscribe(function, list="a")
         client.authenticate("User", issuer.token())
-        query = client.subscribe("notes:texts", list="a")
-        await client.reflected()
+        query = client.subscribe(function, list="a")
+        for each in (other, client):
+            await each.reflected()
+        await t.mutation("notes:add", list="a", text="for ann")
+        while client.results[query]["value"] in ([], {"texts": [], "who": "ann"}):
+            await client.receive()
+        before = client.results[query]
         await t.advance(seconds=3600 + 6)
         await t.mutation("notes:add", list="a", text="secret")
         _, _, last = await client.closed()
         assert last is not None and (last["type"], last["authUpdateAttempted"]) == ("AuthError", False)
-        assert client.results[query]["value"] == []
+        assert client.results[query] == before
+
+
+async def test_who_shows_a_token_is_sent_what_others_are(t: TestBackend, issuer: Issuer) -> None:
+    async with socket(t, direct=True) as nobody, socket(t, direct=True) as ann:
+        ann.authenticate("User", issuer.token())
+        for client in (nobody, ann):
+            client.subscribe("notes:texts", list="a")
+            await client.reflected()
+        for number in range(2):
+            before = ann.stepped
+            await t.mutation("notes:add", list="a", text=f"{number}")
+            for client in (nobody, ann):
+                await client.until(0, [f"{count}" for count in range(number + 1)])
+            assert ann.stepped == before + 1
 
 
 async def test_an_expired_token_can_be_replaced_in_time(t: TestBackend, issuer: Issuer) -> None:
