@@ -115,7 +115,8 @@ class Measure:
         connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
 
         def call() -> None:
-            body = json.dumps({"path": path, "args": {"number": float(rng.randrange(items))}, "format": "json"})
+            args = {"number": float(rng.randrange(items))} | ({"asked": rng.random()} if kind == "query" else {})
+            body = json.dumps({"path": path, "args": args, "format": "json"})
             connection.request("POST", f"/api/{kind}", body, {"Content-Type": "application/json"})
             answer = json.loads(connection.getresponse().read())
             if answer["status"] != "success":

@@ -16,7 +16,11 @@ async def touch(ctx: MutationCtx, number: float) -> None:
 
 
 @query
-async def get(ctx: QueryCtx, number: float) -> float | None:
-    """How often an item was written; what is asked once, and what is watched."""
+async def get(ctx: QueryCtx, number: float, asked: float = 0.0) -> float | None:
+    """How often an item was written; what is asked once, and what is watched.
+
+    Args:
+        asked: another number each time, so that no answer is a known one.
+    """
     item = await ctx.db.query(Item.by_number(number=number)).unique()
     return item.count if item else None
