@@ -35,9 +35,9 @@ from reactor.functions.outcome import Outcome
 from reactor.functions.registry import canonical_path
 from reactor.functions.runner import Runner
 from reactor.protocol import server_messages as wire
+from reactor.protocol.client_version import client_version
 from reactor.protocol.version import decode_ts, encode_ts
 from reactor.server.admin import ANONYMOUS, Authenticator
-from reactor.server.websocket import client_version
 from reactor.services.auth.fetching import UNREACHABLE
 from reactor.values import codec
 

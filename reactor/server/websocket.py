@@ -34,12 +34,13 @@ from reactor.protocol.client_messages import (
     Mutation,
     decode_client_message,
 )
+from reactor.protocol.client_version import ClientVersion, client_version
 from reactor.protocol.session import Overload, Query, Round, Session, Steps
 from reactor.server.admin import ANONYMOUS, Authenticator, Credentials
 from reactor.server.uvicorn_socket import EXTENSION, WebSocketProtocol
 from reactor.services.auth.fetching import UNREACHABLE
 
-__all__ = ["ClientVersion", "Connections", "client_version"]
+__all__ = ["Connections"]
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -48,8 +49,6 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 _log = logging.getLogger("reactor.websocket")
 
 _SYNC = re.compile(r"/api(?:/(?P<version>[^/]+))?/sync\Z")
-_SEMVER = re.compile(r"(\d+)\.(\d+)\.(\d+)(?:[-+].*)?\Z")
-_CLIENT = re.compile(r"(?P<name>.+?)-(?P<version>\d+\.\d+\.\d+.*)\Z")
 
 #: The last reason that a connection is closed with at a shutdown: clients reconnect, and say nothing.
 GOING_AWAY = (1001, "InternalServerError")
@@ -62,40 +61,6 @@ CATCH_UP_AGAIN_S = 0.5
 CLOSING_S = 2.0
 #: Connections are served this long, one after another, between two turns of the event loop.
 BREATH_S = 0.005
-
-
-@dataclass(frozen=True, slots=True)
-class ClientVersion:
-    """Which client is at the other end."""
-
-    name: str
-    version: tuple[int, int, int]
-
-    @property
-    def takes_chunks(self) -> bool:
-        """Whether it puts large transitions together from parts; others drop the connection."""
-        return self.name == "npm" and self.version >= (1, 28, 0)
-
-
-def client_version(path_version: str | None, header: str | None) -> ClientVersion | None:
-    """The client, as path and header tell; None when neither does.
-
-    Raises:
-        ProtocolError: what they tell is malformed.
-    """
-    if path_version is not None:
-        name, version = "npm", path_version
-    elif header is not None:
-        found = _CLIENT.match(header)
-        if found is None:
-            raise ProtocolError(f"InvalidClientVersion: {header[:50]!r} is not name-1.2.3.", code="InvalidClientVersion")
-        name, version = found["name"], found["version"]
-    else:
-        return None
-    numbers = _SEMVER.match(version)
-    if numbers is None:
-        raise ProtocolError(f"InvalidClientVersion: {version[:50]!r} is not a version like 1.2.3.", code="InvalidClientVersion")
-    return ClientVersion(name, (int(numbers[1]), int(numbers[2]), int(numbers[3])))
 
 
 class Connections:
