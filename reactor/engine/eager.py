@@ -95,7 +95,8 @@ class Kept:
 
 class _Resting(Struct, eq=False):
     """A coroutine without a task. It waits for a ``Brief`` future, after whose success it goes on where it is called back; for
-    anything else that it waits for, and when that future fails, it becomes a task: a task costs a mutation 5 % of its time.
+    anything else that it waits for, and when that future fails, it becomes a task. Without one, and with what a run looked at let go
+    of at its end, a transfer takes 3 % fewer instructions.
     """
 
     _coro: Coroutine[Any, Any, None]
