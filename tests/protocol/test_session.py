@@ -255,7 +255,7 @@ def test_the_steps_that_are_kept_are_few_and_small() -> None:
 
 
 class SessionMachine(RuleBasedStateMachine):
-    """Any order of messages, commits, rounds and answers, with the writer of ``reactor.server.websocket`` played by the rules.
+    """Any order of messages, commits, rounds and answers, with the writer of ``reactor.server.connection`` played by the rules.
 
     The database: what each query gives changes with the commits that touch it, and with the identity.
     """
