@@ -1,7 +1,8 @@
 """The store on SQLite: a file for one process. Fulfils ``reactor.engine.store``.
 
-Parts: ``sqlite_file`` opens and locks, ``sqlite_tables`` has the stored schema and its SQL, ``sqlite_snapshots`` reads,
-``sqlite_group`` and ``sqlite_writer`` write, ``sqlite_checkpoints`` keeps the write-ahead log bounded.
+Parts: ``sqlite_file`` opens and locks, ``sqlite_tables`` has the stored schema and its SQL, ``sqlite_log`` and ``sqlite_requests`` what is
+kept of commits, ``sqlite_snapshots`` reads, ``sqlite_group`` and ``sqlite_writer`` write, ``sqlite_checkpoints`` keeps the write-ahead log
+bounded.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ from reactor.stores.alone import Alone
 from reactor.stores.sqlite_checkpoints import Checkpoints
 from reactor.stores.sqlite_file import DatabaseFile, damaged, store_error
 from reactor.stores.sqlite_group import write_group, write_rows
-from reactor.stores.sqlite_log import trim_log, trim_requests
+from reactor.stores.sqlite_log import trim_log
+from reactor.stores.sqlite_requests import INDEX_AFTER, Recent, index_requests, trim_requests
 from reactor.stores.sqlite_snapshots import Snapshots, SqliteSnapshot
 from reactor.stores.sqlite_tables import SqlTable
 from reactor.stores.sqlite_writer import Writer
@@ -92,7 +94,7 @@ class SqliteStore(Alone):
         self._folder = folder
         try:
             self._tables: Mapping[str, SqlTable] = self._load_tables()
-            self._snapshots = Snapshots(file.connect_reader, self._translate, self._tables, file.writer, self._is_newest)
+            self._snapshots = Snapshots(file.connect_reader, self._translate, self._tables, self._recent, file.writer, self._is_newest)
         except BaseException:
             file.close()
             raise
@@ -129,6 +131,7 @@ class SqliteStore(Alone):
         try:
             self.instance_name, self.secret = writer.execute("SELECT instance_name, secret FROM _reactor_meta").get
             tables = sqlite_tables.load_tables(writer)
+            self._recent = Recent.load(writer)
             for table in tables.values():
                 sqlite_tables.check_table(writer, table)
         except apsw.SQLError as error:
@@ -152,8 +155,9 @@ class SqliteStore(Alone):
             return
         async with self._turns.next() as turn:
             await self._prepare(turn)
-            group = partial(write_group, tables=self._tables, commits=traces, head=self._head.ts)
+            group = partial(write_group, tables=self._tables, recent=self._recent, commits=traces, head=self._head.ts)
             await self._writer.run(turn, group, mutations=len(traces))
+            self._recent.add((commit.request, commit.ts) for commit in traces if commit.request is not None)
             self._publish()
 
     async def count(self, index: IndexDef, lo: bytes, hi: bytes) -> tuple[int, Ts]:
@@ -169,6 +173,9 @@ class SqliteStore(Alone):
         """
         while await self._change(lambda connection: trim_log(connection, log_before)):
             pass
+        async with self._turns.next() as turn:
+            await self._prepare(turn)
+            await self._index_requests(turn)
         while await self._change(lambda connection: trim_requests(connection, requests_before)):
             pass
         for table in self._tables.values():
@@ -231,7 +238,15 @@ class SqliteStore(Alone):
             raise self._unusable
         self._snapshots.reserve()
         await self._checkpoints.finish(turn)
+        if self._recent.count >= INDEX_AFTER:
+            await self._index_requests(turn)
         self._snapshots.reserve()
+
+    async def _index_requests(self, turn: Turn) -> None:
+        self._snapshots.reserve()
+        await self._writer.run_in_thread(turn, index_requests)
+        self._recent = Recent()
+        self._publish()
 
     def _publish(self, changed: Mapping[str, SqlTable] | None = None) -> None:
         """After a transaction: from here on snapshots are at the newest commit, with the tables that it left."""
@@ -239,7 +254,7 @@ class SqliteStore(Alone):
             self._tables = {**self._tables, **changed}
         started = time.perf_counter()
         try:
-            self._head.ts = self._snapshots.refresh(self._tables)
+            self._head.ts = self._snapshots.refresh(self._tables, self._recent)
             self._refreshes.add(time.perf_counter() - started)
         except apsw.Error as error:
             # Durable, but not to be seen. To go on at the old head would give its ts away a second time.

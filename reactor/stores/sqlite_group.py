@@ -10,6 +10,7 @@ import apsw
 from reactor.engine.store import Commit, Ts, Write
 from reactor.errors import StoreError
 from reactor.stores.group_rows import GroupRows, rows_of
+from reactor.stores.sqlite_requests import Recent
 from reactor.stores.sqlite_tables import RowWriter, SqlTable
 
 __all__ = ["write_group", "write_rows"]
@@ -24,17 +25,22 @@ HEAD = "UPDATE _reactor_meta SET head_ts = ?"
 Batches = dict[str, list[Any]]
 
 
-def write_group(connection: apsw.Connection, tables: Mapping[str, SqlTable], commits: Sequence[Commit], head: Ts) -> Iterator[None]:
+def write_group(
+    connection: apsw.Connection, tables: Mapping[str, SqlTable], recent: Recent, commits: Sequence[Commit], head: Ts
+) -> Iterator[None]:
     """Write ``commits``, yielding where the caller may do something else before it goes on.
 
     Args:
+        recent: the requests outside the index.
         commits: with writes or a request each.
         head: the ts that they must be above.
 
     Raises:
-        StoreError: a ts does not grow, or a document is not there as the commit saw it. The caller rolls back.
+        StoreError: a ts does not grow, a document is not there as the commit saw it, a request was answered before. The caller
+            rolls back.
     """
     group = rows_of(commits, head)
+    recent.check(connection.execute, [commit.request for commit in commits if commit.request is not None])
     for sql, rows in _batches(group, tables).items():
         yield from write_rows(connection, sql, rows)
     connection.execute(HEAD, (group.head,))

@@ -10,7 +10,7 @@ import apsw
 from reactor.engine.store import LogEntry, LoggedWrite, Ts
 from reactor.errors import StoreError
 
-__all__ = ["read_log", "trim_log", "trim_requests"]
+__all__ = ["read_log", "trim_log"]
 
 #: What one transaction forgets at most, but for the rest of the entry that it is in. Large documents are slow to remove.
 TRIM_ROWS = 1000
@@ -24,11 +24,6 @@ SELECT coalesce(max(ts) FILTER (WHERE total <= ?3), min(ts)) FROM (
     SELECT ts, sum(bytes) OVER (ORDER BY ts, position) AS total FROM (
         SELECT ts, position, coalesce(octet_length(before), 0) + coalesce(octet_length(after), 0) AS bytes
         FROM _reactor_log WHERE ts < ?1 ORDER BY ts, position LIMIT ?2))
-"""
-
-OLD_REQUESTS = """
-DELETE FROM _reactor_requests WHERE (session, request) IN (
-    SELECT session, request FROM _reactor_requests INDEXED BY _reactor_requests_by_ts WHERE ts < ? ORDER BY ts LIMIT ?)
 """
 
 
@@ -74,9 +69,3 @@ def trim_log(connection: apsw.Connection, before: Ts) -> bool:
     connection.execute("DELETE FROM _reactor_log WHERE ts <= ?", (upto,))
     connection.execute("UPDATE _reactor_meta SET trimmed_ts = ?", (upto,))
     return True
-
-
-def trim_requests(connection: apsw.Connection, before: Ts) -> bool:
-    """Forget some of the requests answered below ``before``, the oldest ones. Whether there were any."""
-    connection.execute(OLD_REQUESTS, (before, TRIM_ROWS))
-    return connection.changes() > 0

@@ -11,7 +11,6 @@ which takes 0.2 ms a commit, is saved.
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Callable, Mapping
 from itertools import starmap
 from typing import Any
@@ -22,6 +21,7 @@ from reactor.engine.store import LogEntry, RequestKey, RequestRecord, Row, Ts
 from reactor.errors import StoreError
 from reactor.schema.catalog import IndexDef, Table
 from reactor.stores.sqlite_log import read_log
+from reactor.stores.sqlite_requests import Recent, find_request, newest_request
 from reactor.stores.sqlite_tables import SqlTable
 
 __all__ = ["Snapshots", "SqliteSnapshot"]
@@ -36,9 +36,9 @@ Translate = Callable[[apsw.Error], StoreError]
 
 
 class Reader:
-    """A connection with an open read transaction: the database as of ``ts``, with the tables it had then."""
+    """A connection with an open read transaction: the database as of ``ts``, with the tables and recent requests it had then."""
 
-    __slots__ = ("connection", "cursor", "holders", "tables", "ts")
+    __slots__ = ("connection", "cursor", "holders", "recent", "tables", "ts")
 
     def __init__(self, connection: apsw.Connection) -> None:
         self.connection = connection
@@ -46,8 +46,9 @@ class Reader:
         self.holders = 0  # snapshots on it that are not released
         self.ts = Ts(0)
         self.tables: Mapping[str, SqlTable] = {}
+        self.recent = Recent()
 
-    def begin(self, tables: Mapping[str, SqlTable]) -> None:
+    def begin(self, tables: Mapping[str, SqlTable], recent: Recent) -> None:
         """Move to the newest commit."""
         self.end()
         execute = self.cursor.execute
@@ -55,6 +56,7 @@ class Reader:
         # BEGIN alone pins nothing: the first read does. And it says which commit it found, which need not be the last one known.
         self.ts = Ts(execute("SELECT head_ts FROM _reactor_meta").get)
         self.tables = tables
+        self.recent = recent
 
     def end(self) -> None:
         if self.connection.in_transaction:
@@ -64,13 +66,14 @@ class Reader:
 class SqliteSnapshot:
     """A ``StoreSnapshot``. Several share a reader; each is released on its own."""
 
-    __slots__ = ("_execute", "_reader", "_snapshots", "_tables", "ts")
+    __slots__ = ("_execute", "_reader", "_recent", "_snapshots", "_tables", "ts")
 
     def __init__(self, snapshots: Snapshots, reader: Reader) -> None:
         self._snapshots = snapshots
         self._reader: Reader | None = reader
         self._execute: Callable[..., Any] = reader.cursor.execute
         self._tables = reader.tables
+        self._recent = reader.recent
         self.ts = reader.ts
 
     async def get(self, table: Table, id: str) -> Row | None:
@@ -93,20 +96,15 @@ class SqliteSnapshot:
 
     async def find_request(self, key: RequestKey) -> RequestRecord | None:
         try:
-            found = self._small()("SELECT ts, result, log_lines FROM _reactor_requests WHERE session = ? AND request = ?", key).get
+            return find_request(self._small(), self._recent, key, self.ts)
         except apsw.Error as error:
             raise self._failed(error) from error
-        if found is None:
-            return None
-        ts, result, lines = found
-        return RequestRecord(ts, result.encode(), tuple(json.loads(lines)) if lines != "[]" else ())
 
     async def newest_request(self, session: str) -> int:
         try:
-            newest: int | None = self._small()("SELECT max(request) FROM _reactor_requests WHERE session = ?", (session,)).get
+            return newest_request(self._small(), self._recent, session, self.ts)
         except apsw.Error as error:
             raise self._failed(error) from error
-        return -1 if newest is None else newest
 
     def release(self) -> None:
         reader = self._reader
@@ -148,6 +146,7 @@ class Snapshots:
         connect: Callable[[], apsw.Connection],
         translate: Translate,
         tables: Mapping[str, SqlTable],
+        recent: Recent,
         writer: apsw.Connection,
         is_newest: Callable[[], bool],
     ) -> None:
@@ -160,7 +159,7 @@ class Snapshots:
         self._cleared: asyncio.Future[None] | None = None
         self._closed = False
         self.current = Reader(connect())
-        self.current.begin(tables)
+        self.current.begin(tables, recent)
 
     def snapshot(self) -> SqliteSnapshot:
         """Pin the newest published commit."""
@@ -185,11 +184,11 @@ class Snapshots:
         else:
             self._idle.append(reader)
 
-    def refresh(self, tables: Mapping[str, SqlTable]) -> Ts:
+    def refresh(self, tables: Mapping[str, SqlTable], recent: Recent) -> Ts:
         """Move on to the newest commit, and tell which it is. Snapshots that are held stay where they are."""
         before = self.current
         reader = self._idle.pop() if before.holders else before
-        reader.begin(tables)
+        reader.begin(tables, recent)
         if reader is not before:
             self._left.add(before)
             self.current = reader
