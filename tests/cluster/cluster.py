@@ -38,9 +38,9 @@ class Cluster:
     back: Wire
 
     @asynccontextmanager
-    async def loaded(self, pause_s: float = PAUSE_S) -> AsyncIterator[Load]:
-        """Inside, clients are at work."""
-        async with under_load(f"http://127.0.0.1:{self.front.port}", [node.url for node in self.nodes], pause_s) as load:
+    async def loaded(self, pause_s: float = PAUSE_S, breaks: int = 0) -> AsyncIterator[Load]:
+        """Inside, clients are at work. The arguments are those of ``Load``."""
+        async with under_load(f"http://127.0.0.1:{self.front.port}", [node.url for node in self.nodes], pause_s, breaks) as load:
             yield load
 
 

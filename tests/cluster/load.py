@@ -51,6 +51,8 @@ class Load:
         front: where official clients connect; they meet any node.
         nodes: each has a client of its own, and official ones that watch.
         pause_s: how long a client waits from an answer to its next call.
+        breaks: how often the test breaks the connections of the last node. With each the official Python client may give up the call that
+            it is at.
 
     Attributes:
         run: names its lists.
@@ -59,7 +61,7 @@ class Load:
         by_node: when those of each node's own client were.
     """
 
-    def __init__(self, front: str, nodes: Sequence[str], pause_s: float) -> None:
+    def __init__(self, front: str, nodes: Sequence[str], pause_s: float, breaks: int) -> None:
         self.run = f"run {next(_runs)}"
         self.history = History()
         self.acknowledged: list[float] = []
@@ -68,6 +70,7 @@ class Load:
         self._front = front
         self._nodes = nodes
         self._pause_s = pause_s
+        self._may_give_up = breaks
         self._stop = False
         self._own: list[asyncio.Task[None]] = []
         self._reading: list[asyncio.Task[None]] = []
@@ -79,8 +82,8 @@ class Load:
         settings = {"url": self._front, "run": self.run, "accounts": ACCOUNTS, "balance": BALANCE, "pause": self._pause_s}
         javascript = {"nodes": self._nodes, "clients": JAVASCRIPT_CLIENTS, "first": 100}
         await self._spawn("node", str(JAVASCRIPT), json.dumps(settings | javascript))
-        # To the node whose connections no fault breaks. This client calls its session by a new name each time that it connects, so what
-        # it sends again is to any server another mutation.
+        # To the node whose connections no fault breaks, or few. This client calls its session by a new name each time that it connects, so
+        # what it sends again is to any server another mutation.
         await self._spawn(sys.executable, str(PYTHON), json.dumps(settings | {"url": self._nodes[-1], "first": 200}))
         self._own = [asyncio.create_task(self._write(number)) for number in range(len(self._nodes))]
         # All of them are at it.
@@ -157,6 +160,12 @@ class Load:
                 self._views = told["views"]
             elif "failed" in told:
                 self.failed.append(told["failed"])
+            elif "given_up" in told:
+                self._may_give_up -= 1
+                if self._may_give_up < 0:
+                    self.failed.append("the official Python client gave up a call, and its connection should have lasted")
+                if told["given_up"] is not None:
+                    self.history.operations.append(Operation(told["given_up"], told["keys"], told["began"]))
             elif "stopped" in told:
                 self._stopped += 1
             else:
@@ -197,9 +206,9 @@ def _lists(value: Any) -> dict[str, list[float]]:
 
 
 @asynccontextmanager
-async def under_load(front: str, nodes: Sequence[str], pause_s: float = PAUSE_S) -> AsyncIterator[Load]:
-    """Inside, the clients of a load are at work."""
-    load = Load(front, nodes, pause_s)
+async def under_load(front: str, nodes: Sequence[str], pause_s: float = PAUSE_S, breaks: int = 0) -> AsyncIterator[Load]:
+    """Inside, the clients of a load are at work. Its arguments are those of ``Load``."""
+    load = Load(front, nodes, pause_s, breaks)
     try:
         await load.start()
         yield load

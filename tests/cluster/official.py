@@ -16,6 +16,10 @@ from convex import ConvexClient, ConvexError
 
 KEYS = "abcdef"
 
+#: All that the client says of a call made as its connection breaks, before it has written the call to it. It fails the call but keeps what
+#: it was asked, and sends that over its next connection, so that it happens all the same. No server can have a part in this.
+GIVEN_UP = "channel closed"
+
 
 def tell(**message: Any) -> None:
     print(json.dumps(message), flush=True)
@@ -29,9 +33,9 @@ def main(url: str, first: int, run: str, accounts: int, balance: float, pause: f
         keys = random.sample(KEYS, random.choice((1, 2)))
         began = time.monotonic()
         dice = random.random()
+        value = first * 1_000_000.0 + count if dice < 0.35 else None
         try:
             if dice < 0.5:
-                value = first * 1_000_000.0 + count if dice < 0.35 else None
                 given = {"run": run, "keys": keys}
                 saw = client.mutation("lists:read", given) if value is None else client.mutation("lists:append", given | {"value": value})
                 tell(value=value, keys=keys, began=began, ended=time.monotonic(), saw=saw)
@@ -46,7 +50,10 @@ def main(url: str, first: int, run: str, accounts: int, balance: float, pause: f
         except ConvexError:
             tell(ended=time.monotonic())  # not enough money
         except Exception as error:
-            tell(failed=repr(error))
+            if str(error) == GIVEN_UP:
+                tell(given_up=value, keys=keys, began=began)
+            else:
+                tell(failed=repr(error))
     tell(stopped=True)
 
 

@@ -262,7 +262,7 @@ class TestSchemas:
     async def test_a_rolling_restart_with_another_index_and_table_fails_no_client(
         self, database_url: str, tmp_path: Path, apps: tuple[Path, Path]
     ) -> None:
-        async with cluster(database_url, tmp_path, apps=apps) as two, two.loaded() as load:
+        async with cluster(database_url, tmp_path, apps=apps) as two, two.loaded(breaks=1) as load:
             await load.more(100)
             for node, app in zip(two.nodes, apps, strict=True):
                 await asyncio.to_thread(node.stop)
@@ -310,7 +310,7 @@ async def test_workers_share_a_port_and_each_is_started_again(database_url: str,
         await eventually_async(lambda: server.log.read_text().count("Serving 2 tables") == 2, "both workers to serve")
         async with Client(server.url) as client:
             await client.mutation("bank:fill", accounts=ACCOUNTS, balance=BALANCE)
-        async with under_load(server.url, [server.url]) as load:
+        async with under_load(server.url, [server.url], breaks=1) as load:
             await load.more(50)
             assert server.process is not None
             children = Path(f"/proc/{server.process.pid}/task").glob("*/children")
@@ -320,7 +320,7 @@ async def test_workers_share_a_port_and_each_is_started_again(database_url: str,
             await eventually_async(lambda: server.log.read_text().count("Serving 2 tables") == 3, "the worker to be started again")
             await load.more(50)
             await load.stop()
-            assert not load.failed
+            assert not load.failed, load.failed
 
 
 def test_sqlite_refuses_workers(tmp_path: Path) -> None:
