@@ -20,7 +20,7 @@ from tempfile import TemporaryDirectory
 
 from fanout_load import Fanout, Figures, Kind, run
 from generator import raise_file_limit
-from report import Column, Report, Server, call, free_port, options_of, reactor_server, serving
+from report import Column, Report, Server, call, options_of, reactor_server, reserve_port, serving
 
 HERE = Path(__file__).resolve().parent
 PEERS = HERE / "peers"
@@ -49,12 +49,12 @@ LABEL = "{server}, {subscribers} subscribers, {queries} queries each"
 
 
 def broadcast() -> AbstractContextManager[Server]:
-    port = free_port()
+    port = reserve_port()
     return serving([sys.executable, str(HERE / "broadcast.py"), str(port)], HERE, port)
 
 
 def socket_io() -> AbstractContextManager[Server]:
-    port = free_port()
+    port = reserve_port()
     return serving([shutil.which("node") or "node", "socketio.mjs", str(port)], PEERS, port)
 
 

@@ -23,7 +23,7 @@ import apsw
 import httpx
 import psutil
 
-__all__ = ["Column", "Report", "Server", "Target", "call", "free_port", "machine", "options_of", "reactor_server", "serving"]
+__all__ = ["Column", "Report", "Server", "Target", "call", "machine", "options_of", "reactor_server", "reserve_port", "serving"]
 
 REACTOR = Path(sys.executable).with_name("reactor")
 STARTS_WITHIN_S = 30
@@ -91,7 +91,7 @@ def reactor_server(app: Path, db: Path | str, *options: str, also: Sequence[int]
         options: further ones of the command line.
         also: further processes whose CPU and memory are the server's, such as its database's.
     """
-    port = free_port()
+    port = reserve_port()
     db = db if isinstance(db, str) else str(db.resolve())
     with serving([str(REACTOR), "start", "--port", str(port), "--db", db, *options], app, port, also=also) as server:
         yield server
@@ -109,11 +109,16 @@ def _until_it_answers(url: str, process: subprocess.Popen[bytes]) -> None:
             time.sleep(0.05)
 
 
-def free_port() -> int:
-    """A port that nothing listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+_reserved: list[socket.socket] = []
+
+
+def reserve_port() -> int:
+    """A port that only who is told of it gets until this process ends; see tests/support/ports.py."""
+    held = socket.socket()
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    held.bind(("127.0.0.1", 0))
+    _reserved.append(held)
+    return int(held.getsockname()[1])
 
 
 def call(server: Server, kind: str, path: str, **args: Any) -> Any:

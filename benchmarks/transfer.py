@@ -32,7 +32,7 @@ from urllib.parse import urlsplit
 
 import asyncpg
 from load import PEERS, Function, Generator, Load, Transport, run
-from report import Column, Report, Server, call, free_port, options_of, reactor_server, serving
+from report import Column, Report, Server, call, options_of, reactor_server, reserve_port, serving
 
 HERE = Path(__file__).resolve().parent
 BALANCE = 1_000_000
@@ -121,14 +121,14 @@ def total(server: Server) -> float:
 
 @contextmanager
 def does_nothing() -> Iterator[Server]:
-    port = free_port()
+    port = reserve_port()
     with serving([sys.executable, "-c", NOTHING, str(port)], HERE, port) as server:
         yield server
 
 
 @contextmanager
 def node_sqlite(folder: Path) -> Iterator[Server]:
-    port = free_port()
+    port = reserve_port()
     with serving(["node", "sqlite.mjs", str(port), str(folder.resolve() / "node.db")], PEERS, port) as server:
         yield server
 
@@ -136,7 +136,7 @@ def node_sqlite(folder: Path) -> Iterator[Server]:
 @contextmanager
 def node_postgres(folder: Path) -> Iterator[Server]:
     with postgres(folder) as (url, processes):
-        port = free_port()
+        port = reserve_port()
         with serving(["node", "postgres.mjs", str(port), url], PEERS, port, also=processes) as server:
             yield server
 

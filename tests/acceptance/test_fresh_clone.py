@@ -16,7 +16,8 @@ from pathlib import Path
 import httpx
 
 from tests.support.examples import LONG
-from tests.support.server import ROOT, free_port
+from tests.support.ports import reserve_port
+from tests.support.server import ROOT
 from tests.support.waiting import eventually
 
 
@@ -27,7 +28,7 @@ def test_make_dev_in_a_fresh_clone_ends_in_a_running_server(tmp_path: Path) -> N
         subprocess.run([sys.executable, "-m", "venv", str(clone / ".venv")], check=True)
         (packages,) = clone.glob(".venv/lib/python*/site-packages")
         (packages / "those_of_the_tests.pth").write_text(sysconfig.get_path("purelib") + "\n")
-    port = free_port()
+    port = reserve_port()
     url = f"http://127.0.0.1:{port}"
     # What the running make and virtual environment say of themselves is not a newcomer's.
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS", "VIRTUAL_ENV", "PYTEST"))}

@@ -9,6 +9,7 @@ from xml.etree import ElementTree
 
 import pytest
 
+from tests.support.ports import reserve_port
 from tests.support.server import ROOT
 from tests.support.waiting import eventually
 
@@ -26,9 +27,9 @@ def benchmarks_are_importable(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_servers_cpu_and_memory_are_those_of_its_descendants_too(tmp_path: Path) -> None:
-    from report import free_port, serving
+    from report import serving
 
-    port = free_port()
+    port = reserve_port()
     with serving([sys.executable, "-c", BUSY, str(port)], tmp_path, port) as server:
         began = server.cpu_seconds()
         eventually(lambda: server.cpu_seconds() > began + 0.1 and server.rss_bytes() > 50_000_000, "the child's use to be counted")

@@ -9,7 +9,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.support.server import Server, free_port
+from tests.support.ports import reserve_port
+from tests.support.server import Server
 from tests.support.waiting import eventually
 
 HTTP = """
@@ -44,7 +45,7 @@ async def match(ctx: ActionCtx, request: Request) -> Response:
 @pytest.fixture
 def site(app: Path) -> str:
     (app / "app_functions" / "http.py").write_text(HTTP)
-    return str(free_port())
+    return str(reserve_port())
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.server import REACTOR, free_port
+from tests.support.server import REACTOR
 from tests.support.waiting import eventually
 
 SERVING = {"reactor.server.app", "reactor.engine", "apsw", "starlette", "uvicorn", "websockets", "prometheus_client", "rich"}
@@ -51,7 +51,7 @@ def test_each_command_runs_by_itself(app: Path) -> None:
     commands("alone", ["alone"])
     for served, notes in (("dev", ["alone", "dev"]), ("start", ["alone", "dev", "start"])):
         with (app / "log").open("wb") as log:
-            serving = subprocess.Popen([str(REACTOR), served, "--port", str(free_port())], cwd=app, stdout=log, stderr=subprocess.STDOUT)
+            serving = subprocess.Popen([str(REACTOR), served, "--port", "0"], cwd=app, stdout=log, stderr=subprocess.STDOUT)
         try:
             address = app / ".reactor" / "reactor.db-server"
             eventually(address.exists, "the server", within_s=60)

@@ -19,7 +19,8 @@ import pytest
 import yaml
 
 from reactor.server.settings import Settings
-from tests.support.server import ROOT, Server, free_port
+from tests.support.ports import reserve_port
+from tests.support.server import ROOT, Server
 
 CADDYFILE = (ROOT / "Caddyfile").read_text()
 DOCKERFILE = [shlex.split(line) for line in (ROOT / "Dockerfile").read_text().splitlines() if line and not line.startswith("#")]
@@ -90,7 +91,7 @@ def test_the_nodes_health_check_tells_a_node_that_lives_from_one_that_does_not(n
     for node in nodes.values():
         kind, python, *arguments = node["healthcheck"]["test"]
         assert (kind, python) == ("CMD", "python")
-        for port, status in ((server.port, 0), (free_port(), 1)):
+        for port, status in ((server.port, 0), (reserve_port(), 1)):
             command = [argument.replace(str(Settings.model_fields["port"].default), str(port)) for argument in arguments]
             assert command != arguments
             assert subprocess.run([sys.executable, *command], capture_output=True, timeout=60).returncode == status

@@ -6,7 +6,7 @@ import pytest
 
 from reactor.errors import StoreError, StoreUnavailable
 from reactor.stores.postgres_connections import Connections, Server
-from tests.support.server import free_port
+from tests.support.ports import reserve_port
 
 pytestmark = [pytest.mark.anyio, pytest.mark.postgres_only("what is Postgres's own")]
 
@@ -20,7 +20,7 @@ async def test_an_address_that_cannot_be_is_not_taken_for_a_database_that_is_awa
 
 async def test_a_database_that_is_away_is_one_to_wait_for() -> None:
     with pytest.raises(StoreUnavailable, match="does not answer"):
-        await Server(f"postgres://somebody:secret@127.0.0.1:{free_port()}/app").connect()
+        await Server(f"postgres://somebody:secret@127.0.0.1:{reserve_port()}/app").connect()
 
 
 async def test_a_value_that_cannot_be_is_not_tried_again(postgres_url: str) -> None:

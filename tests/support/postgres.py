@@ -18,7 +18,7 @@ from pathlib import Path
 
 import asyncpg
 
-from tests.support.server import free_port
+from tests.support.ports import reserve_port
 from tests.support.waiting import eventually
 
 __all__ = ["PostgresServer", "clear_database", "database", "drop_database", "new_database", "server_url"]
@@ -53,7 +53,7 @@ class PostgresServer:
         self.user = "nobody" if os.geteuid() == 0 else pwd.getpwuid(os.geteuid()).pw_name
         self.folder = Path(tempfile.mkdtemp(prefix="reactor-postgres-"))
         self.data = self.folder / "data"
-        self.port = free_port()
+        self.port = reserve_port()
         self.url = f"postgres://postgres@127.0.0.1:{self.port}/postgres"
         self.settings = SETTINGS | {"port": str(self.port)} | ({} if durable else {"fsync": "off", "full_page_writes": "off"})
         self.process: subprocess.Popen[bytes] | None = None

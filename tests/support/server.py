@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -14,21 +13,15 @@ from typing import ClassVar
 
 import httpx
 
+from tests.support.ports import reserve_port
 from tests.support.preloaded import Command
 from tests.support.waiting import eventually
 
-__all__ = ["CLIENTS_APP", "ROOT", "Server", "free_port"]
+__all__ = ["CLIENTS_APP", "ROOT", "Server"]
 
 ROOT = Path(__file__).resolve().parents[2]
 CLIENTS_APP = ROOT / "tests" / "clients" / "app"
 REACTOR = Path(sys.executable).with_name("reactor")
-
-
-def free_port() -> int:
-    """A port that nothing listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Server:
@@ -49,7 +42,7 @@ class Server:
         self, data: Path, *, app: Path = CLIENTS_APP, command: str = "dev", db: str | None = None, options: tuple[str, ...] = ()
     ) -> None:
         self.app = app
-        self.port = free_port()
+        self.port = reserve_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.log = data / f"server-{self.port}.log"
         self.db = db or new_database(data)
