@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
-from http.client import HTTPConnection
+from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -32,7 +32,7 @@ def ask_server(db: Path, method: str, route: str, body: object = None) -> Any:
         body: to be sent as JSON.
 
     Raises:
-        ReactorError: the server refused.
+        ReactorError: the server refused, or went away before it had answered.
     """
     try:
         url = address_file(db).read_text(encoding="utf-8").strip()
@@ -49,12 +49,28 @@ def ask_server(db: Path, method: str, route: str, body: object = None) -> Any:
             return None  # it was killed, and left its address behind
         connection.sock.settimeout(None)
         sent = None if body is None else orjson.dumps(body)
-        connection.request(method, route, sent, {"Authorization": f"Convex {key}", "Content-Type": "application/json"})
-        reply = connection.getresponse()
-        answer = orjson.loads(reply.read())
-    if reply.status >= 300:
-        raise ReactorError(f"The server at {url} refused: {answer['message']}", code=answer["code"])
-    return {} if answer is None else answer
+        try:
+            connection.request(method, route, sent, {"Authorization": f"Convex {key}", "Content-Type": "application/json"})
+            reply = connection.getresponse()
+            text = reply.read()
+        except (OSError, HTTPException) as error:
+            raise ReactorError(
+                f"The server at {url} went away before it had answered ({error or type(error).__name__}). It may have done what it was "
+                "asked to: see whether it has before you ask again.",
+                code="ServerLost",
+            ) from error
+    try:
+        answer = orjson.loads(text)
+        if reply.status < 300:
+            return {} if answer is None else answer
+        message, code = answer["message"], answer["code"]
+    except (ValueError, LookupError, TypeError):
+        file = address_file(db)
+        raise ReactorError(
+            f"What answers at {url} is no reactor server (HTTP {reply.status}), though {file} says so. If none runs, remove that file.",
+            code="NoServer",
+        ) from None
+    raise ReactorError(f"The server at {url} refused: {message}", code=code)
 
 
 def on_server_or_here(on_server: Callable[[], T | None], here: Callable[[], T]) -> T:
