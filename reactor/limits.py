@@ -79,6 +79,7 @@ class Limits:
     mutations_queued_per_session: int = 1000
     actions_running_per_session: int = 1000
     session_requests_bytes: int = 64 * MIB  # paths and arguments of its queries, and of what has not run yet
+    session_answers_bytes: int = 64 * MIB  # not taken yet: above it mutations wait, and an action's answer closes the connection
     http_body_size_bytes: int = 16 * MIB + 2000
     http_batch_queries: int = 1000
     token_size_bytes: int = 16 * KIB  # of an identity provider

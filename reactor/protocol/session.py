@@ -119,7 +119,7 @@ class Session(Generic[R]):
         dirty: those that are besides.
         owed: a transition, for more than what is dirty.
         lost: queries that a message removed which was refused. The session is over then, and its owner's subscriptions are not.
-        responses: frames of answers, to be sent in order before the next transition.
+        responses: frames of answers, to be sent in order before the next transition; ``responses_bytes`` together.
         mutations_queued, actions_running: requests that have no answer yet.
         held_bytes: of the queries, and of requests that have not run yet.
         tail: of each transition: what is the client's own.
@@ -132,6 +132,7 @@ class Session(Generic[R]):
     removed: list[QueryId] = field(default_factory=list)
     lost: list[Query[R]] = field(default_factory=list)
     responses: deque[bytes] = field(default_factory=deque)
+    responses_bytes: int = 0
     sent: StateVersion = field(default_factory=lambda: StateVersion(QuerySetVersion(0), IdentityVersion(0), 0))
     query_set: QuerySetVersion = field(default=QuerySetVersion(0))
     identity: IdentityVersion = field(default=IdentityVersion(0))
@@ -246,9 +247,15 @@ class Session(Generic[R]):
 
     # --- out
 
+    @property
+    def is_full(self) -> bool:
+        """Whether more answers wait for the client to take them than may: nothing is to be run that adds to them."""
+        return self.responses_bytes > self.limits.session_answers_bytes
+
     def take_response(self) -> bytes:
         """The next answer to send."""
         frame = self.responses.popleft()
+        self.responses_bytes -= len(frame)
         if frame.startswith(b'{"type":"M'):
             self.mutations_queued -= 1
         else:
@@ -351,6 +358,7 @@ class Session(Generic[R]):
 
     def _respond(self, frame: bytes) -> None:
         self.responses.append(frame)
+        self.responses_bytes += len(frame)
         self.owed = True
 
     def _fail(self, kind: str, request_id: RequestId, result: R) -> None:

@@ -217,6 +217,7 @@ class Connection:
         "_mutations",
         "_ping_due",
         "_quick",
+        "_room",
         "_send",
         "_sending",
         "_sent_at",
@@ -244,6 +245,7 @@ class Connection:
         self._held_bytes = 0
         self._mutations: deque[tuple[Mutation, Caller, int]] = deque()
         self._mutating = False
+        self._room: asyncio.Future[None] | None = None  # resolved when the client has taken answers, while mutations wait for that
         self._accepting = True
         self._ended = False
         self._closing: _Closed | None = None
@@ -283,6 +285,7 @@ class Connection:
             if self._verifying is not None:
                 self._verifying.cancel()
             self._mutations.clear()
+            self._make_room()
             self._closing = self._closing or _Closed(1000, "")
             for query in (*self.session.queries.values(), *self.session.lost):
                 # One of a message that was refused halfway has none.
@@ -452,6 +455,10 @@ class Connection:
         """Run the queued mutations, one after another in the order in which they came."""
         try:
             while self._mutations:
+                if self.session.is_full:
+                    self._room = asyncio.get_running_loop().create_future()
+                    await self._room
+                    continue
                 message, caller, size_bytes = self._mutations.popleft()
                 self.session.let_go(size_bytes)
                 request = None if self._session_id is None else RequestKey(self._session_id, message.request_id)
@@ -480,6 +487,8 @@ class Connection:
         self.session.let_go(_size_bytes(message))
         if not self._ended:
             self.session.answer_action(message.request_id, outcome)
+            if self.session.is_full:
+                self._close(_Closed(1013, "TooManyBytesForSingleClient"))
             self.wake()
 
     def _named(self, caller: Caller, request_id: int) -> Caller:
@@ -693,7 +702,7 @@ class Connection:
                 await asyncio.wait({*running, self._woken}, return_when=asyncio.FIRST_COMPLETED)
                 running = {result for result in running if not result.done()}
                 while self.session.responses:
-                    await self._frame(self.session.take_response())
+                    await self._frame(self._response())
             if self._closing is not None:
                 return self._responses()
             settled = [(query, result.result() if isinstance(result, asyncio.Future) else result) for query, result in waiting.results]
@@ -709,7 +718,18 @@ class Connection:
         return wire.chunks(transition, self._whole_bytes, self.session.next_chunked())
 
     def _responses(self) -> list[bytes]:
-        return [self.session.take_response() for _ in range(len(self.session.responses))]
+        return [self._response() for _ in range(len(self.session.responses))]
+
+    def _response(self) -> bytes:
+        frame = self.session.take_response()
+        if self._room is not None and not self.session.is_full:
+            self._make_room()
+        return frame
+
+    def _make_room(self) -> None:
+        if self._room is not None and not self._room.done():
+            self._room.set_result(None)
+        self._room = None
 
     async def _frame(self, frame: bytes) -> None:
         if self._direct is None or not self._direct.send_now((frame,)):

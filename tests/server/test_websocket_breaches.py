@@ -16,6 +16,7 @@ from reactor.testing import TestBackend
 from tests.server.gates import gate
 from tests.server.support import APP, SmallBackend, socket
 from tests.support.sockets import Closed, Socket, ts_of
+from tests.support.waiting import eventually_async
 
 pytestmark = pytest.mark.anyio
 
@@ -296,3 +297,45 @@ async def test_more_bytes_than_a_session_may_have_under_way_close_it_and_no_othe
                 gate(f"bytes of a {kind}").open()
             await serves(t, good)
         gate("x" * 2000).open()
+
+
+@pytest.mark.parametrize("direct", [False, True])
+async def test_mutations_wait_while_their_answers_are_not_taken(direct: bool) -> None:
+    limits = replace(DEFAULT_LIMITS, session_answers_bytes=10_000)
+    async with SmallBackend(APP, limits=limits) as t, socket(t, buffer=1, direct=direct) as slow:
+        (connection,) = t._server.connections._open
+        requests = [slow.mutate("values:long_of_a_mutation", letter=chr(ord("a") + number), times=3000.0) for number in range(20)]
+        await eventually_async(lambda: connection.session.is_full, "more than may wait")
+        # As much as may wait, in frames that are being sent and in answers, each one answer above it.
+        waiting = len(connection._mutations)
+        assert 20 - 2 * 4 - 1 <= waiting < 20 and connection.session.responses_bytes < 14_000
+        async with socket(t) as good:
+            await serves(t, good)
+        assert len(connection._mutations) == waiting
+        await slow.reflected()
+        assert [slow.responses[request]["result"][0] for request in requests] == [chr(ord("a") + number) for number in range(20)]
+        assert not connection.session.responses_bytes
+
+
+async def test_a_client_that_goes_while_its_mutations_wait_leaves_nothing_behind() -> None:
+    limits = replace(DEFAULT_LIMITS, session_answers_bytes=10_000)
+    async with SmallBackend(APP, limits=limits) as t:
+        async with socket(t, buffer=1) as slow:
+            (connection,) = t._server.connections._open
+            for _ in range(20):
+                slow.mutate("values:long_of_a_mutation", letter="a", times=3000.0)
+            await eventually_async(lambda: connection.session.is_full, "more than may wait")
+            assert t._server.connections.work.tasks()
+        await t.runtime.sleep(0)
+        assert not t._server.connections.work.tasks()
+
+
+async def test_answers_of_actions_that_are_not_taken_close_the_connection() -> None:
+    limits = replace(DEFAULT_LIMITS, session_answers_bytes=10_000)
+    async with SmallBackend(APP, limits=limits) as t, socket(t, buffer=1) as bad:
+        (connection,) = t._server.connections._open
+        for _ in range(20):
+            bad.act("values:long_of_an_action", letter="a", times=3000.0)
+        await eventually_async(lambda: connection._closing is not None, "the close")
+        assert connection.session.responses_bytes < 14_000
+        assert (await bad.closed())[:2] == (1013, "TooManyBytesForSingleClient")

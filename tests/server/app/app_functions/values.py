@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from reactor import Int64, QueryCtx, query
+from reactor import ActionCtx, Int64, MutationCtx, QueryCtx, action, mutation, query
 
 
 @query
@@ -23,6 +23,16 @@ async def who(ctx: QueryCtx) -> str | None:
 
 @query
 async def long(ctx: QueryCtx, letter: str, times: float) -> str:
+    return letter * int(times)
+
+
+@mutation
+async def long_of_a_mutation(ctx: MutationCtx, letter: str, times: float) -> str:
+    return letter * int(times)
+
+
+@action
+async def long_of_an_action(ctx: ActionCtx, letter: str, times: float) -> str:
     return letter * int(times)
 
 
