@@ -432,7 +432,7 @@ class Committer:
             self._pending = group + self._pending
             self._head_lost = True
             if isinstance(error, StoreError) and error.code == LOG_TRIMMED:
-                await self._start_over()
+                await self._start_over(error)
                 return
             if isinstance(error, StoreUnavailable) and group and self._failures < WRITE_ATTEMPTS:
                 # Nothing was written, and all of it still holds: the same is tried again, on another connection.
@@ -482,7 +482,7 @@ class Committer:
             head, entries = await self._store.news(self.head)
         except StoreError as error:
             if error.code == LOG_TRIMMED:
-                await self._start_over()
+                await self._start_over(error)
                 return
             if error.code == WENT_BACK:
                 raise
@@ -491,12 +491,13 @@ class Committer:
             return
         self._learn(entries, head)
 
-    async def _start_over(self) -> None:
-        """Go on from the newest commit, since the log no longer has what other nodes committed after the last that was learned.
+    async def _start_over(self, why: StoreError) -> None:
+        """Go on from the newest commit, since the log no longer has what other nodes committed after the last that was learned, or
+        has more of it than can be learned.
 
         Whatever was read, accepted or shown may be stale: all mutations and live queries run again.
         """
-        _log.warning("This node was cut off for longer than the commit log is kept. It starts over from the database as it is")
+        _log.warning("This node was cut off for too long: %s. It starts over from the database as it is", why)
         while True:
             try:
                 async with self._store.skip() as snapshot, self._restart(snapshot):

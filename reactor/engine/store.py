@@ -48,7 +48,7 @@ __all__ = [
 
 Ts = NewType("Ts", int)
 
-#: Code of the error of asking the log for what has been trimmed away.
+#: Code of the error of asking the log for what has been trimmed away, or is more than one node can take up.
 LOG_TRIMMED = "LogTrimmed"
 
 #: Code of the error of a database that lacks commits which this node has served.
@@ -275,8 +275,8 @@ class Store(Protocol):
         """What other nodes committed after ``after``, the newest that was learned. Nothing on a store of one process.
 
         Raises:
-            StoreError: code ``LogTrimmed``: the log does not reach back to ``after``. ``skip`` goes on without it. So does
-                entering ``head``. Code ``DatabaseWentBack``: this store can be used no more, a new one can.
+            StoreError: code ``LogTrimmed``: the log does not reach back to ``after``, or has too much after it. ``skip`` goes on without
+                it. So does entering ``head``. Code ``DatabaseWentBack``: this store can be used no more, a new one can.
         """
         ...
 

@@ -14,10 +14,15 @@ __all__ = ["HeadState", "News", "read_log", "read_news", "trim_log", "trim_reque
 #: What one transaction forgets at most.
 TRIM_ROWS = 1000
 
+#: A node that has missed more is better off beginning anew than with all of it in memory.
+NEWS_ROWS = 100_000
+
 #: One statement, hence one snapshot: what is said to be there is there.
 NEWS = """
 SELECT h.head_ts, h.tables_version, h.schema, m.trimmed_ts, l.ts, l."table", l.id, l.before, l.after
-FROM _reactor_head h CROSS JOIN _reactor_meta m LEFT JOIN _reactor_log l ON l.ts > $1 ORDER BY l.ts, l.position
+FROM _reactor_head h CROSS JOIN _reactor_meta m LEFT JOIN LATERAL (
+    SELECT * FROM _reactor_log WHERE ts > $1 ORDER BY ts, position LIMIT $2) l ON true
+ORDER BY l.ts, l.position
 """
 
 LOG = """
@@ -61,12 +66,14 @@ async def read_news(connection: Connection, after: Ts) -> News:
     """The head, and every entry after ``after`` up to it.
 
     Raises:
-        StoreError: code ``LogTrimmed``.
+        StoreError: code ``LogTrimmed``, also when there are more than ``NEWS_ROWS``.
     """
-    rows: list[Any] = await connection.fetch(NEWS, after)
+    rows: list[Any] = await connection.fetch(NEWS, after, NEWS_ROWS + 1)
     head = HeadState(*rows[0][:3])
     if head.ts > after:
         check_trimmed(rows[0][3], after)
+        if len(rows) > NEWS_ROWS:
+            raise StoreError(f"more than {NEWS_ROWS} documents were written after {after}", code=LOG_TRIMMED)
     return News(head, entries(row[4:] for row in rows if row[4] is not None))
 
 

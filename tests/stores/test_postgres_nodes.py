@@ -63,6 +63,32 @@ async def test_the_column_of_a_dropped_index_that_is_used_again_is_left_alone(st
         await late.close()
 
 
+async def test_what_others_wrote_is_learned_unless_it_is_too_much(store: PostgresStore, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("reactor.stores.postgres_log.NEWS_ROWS", 5)
+    library = Library(store, await push(store, catalog_of(Book)))
+    late = await PostgresStore.open(url)
+    try:
+        before = late.snapshot()
+        for number in range(5):
+            await library.put(library.add(str(number)))
+        assert [entry.ts for entry in (await late.news(before.ts)).entries] == [10, 20, 30, 40, 50]
+        await library.put(library.add("5"))
+        with pytest.raises(StoreError, match="more than 5 documents were written") as news:
+            await late.news(before.ts)
+        with pytest.raises(StoreError, match="more than 5 documents were written") as held:
+            async with late.head():
+                pass
+        assert news.value.code == held.value.code == "LogTrimmed"
+        before.release()
+        async with late.skip() as snapshot:
+            assert snapshot.ts == 60
+            assert await titles(snapshot, library.books) == [str(number) for number in range(6)]
+        async with late.head() as head:
+            assert head.ts == 60 and await head.entries_after(snapshot.ts) == []
+    finally:
+        await late.close()
+
+
 async def test_a_bug_ends_neither_hearing_of_others_nor_reading(
     store: PostgresStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
