@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import socket
 import sys
+import time
 
 from reactor.cli.loop import run_loop
 from reactor.errors import ReactorError
@@ -13,12 +15,16 @@ from reactor.server.supervisor import supervise, supervised
 
 __all__ = ["start"]
 
+#: How long a port that is in use is waited for. A supervisor that is killed leaves a node that has it until it notices, or has ended.
+PATIENCE_S = 5.0
+AGAIN_S = 0.05
+
 
 def start(settings: Settings) -> None:
     """Serve in production until asked to stop, under a supervisor.
 
     Raises:
-        ReactorError: it cannot be started.
+        ReactorError: it cannot be started. A port that is in use is waited for a little.
     """
     node = supervised()
     if node is not None:
@@ -33,4 +39,20 @@ def start(settings: Settings) -> None:
         )
     if settings.read_db is not None and (settings.postgres is None or not is_postgres(settings.read_db)):
         raise ReactorError("Reads can go to a standby of a Postgres database: --db postgres://… --read-db postgres://…", code="BadSetting")
-    sys.exit(supervise(bind_all(settings), Logs(sys.stdout, machine=True), settings.workers))
+    logs = Logs(sys.stdout, machine=True)
+    sys.exit(supervise(_bind(settings, logs), logs, settings.workers))
+
+
+def _bind(settings: Settings, logs: Logs) -> list[socket.socket]:
+    deadline = time.monotonic() + PATIENCE_S
+    told = False
+    while True:
+        try:
+            return bind_all(settings)
+        except ReactorError as error:
+            if error.code != "PortInUse" or time.monotonic() > deadline:
+                raise
+            if not told:
+                logs.say(f"{error.message} It is waited for until {PATIENCE_S:g} s have passed", "warning")
+                told = True
+        time.sleep(AGAIN_S)

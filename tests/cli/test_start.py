@@ -5,14 +5,18 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 import pytest
 
+from tests.cli.conftest import Reactor
+from tests.support.preloaded import Command
 from tests.support.server import Server
 from tests.support.socket import Socket
 from tests.support.waiting import eventually
@@ -125,3 +129,25 @@ def test_what_keeps_it_from_starting_is_said_once(app: Path, tmp_path: Path) -> 
     with pytest.raises(AssertionError, match="ended with 1"):
         server.start()
     assert server.output() == "schema.py:1: NameError: name 'nonsense' is not defined\n    nonsense\n"
+
+
+def test_the_port_of_a_supervisor_that_was_killed_is_waited_for_until_its_node_has_ended(server: Server) -> None:
+    call(server, "mutation", "notes:add", text="before")
+    assert server.process is not None
+    (node,) = psutil.Process(server.process.pid).children()
+    node.suspend()  # as one that has not noticed yet
+    os.kill(server.process.pid, signal.SIGKILL)
+    server.process.wait(20)
+    server.process = Command(server.arguments, server.app, server.log)
+    eventually(lambda: f"Port {server.port} is in use" in server.output(), "the new one to find the port in use")
+    node.kill()
+    eventually(server.answers, "the new one to answer")
+    assert call(server, "query", "notes:texts")["value"] == ["before"]
+
+
+def test_a_port_that_stays_in_use_is_given_up(reactor: Reactor) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        failed = reactor("start", "--port", str(port))
+    assert failed.returncode == 1
+    assert failed.stderr == f"Port {port} is in use. Stop what uses it, or choose another with --port.\n"
