@@ -5,6 +5,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { ConvexClient } from "convex/browser";
 import { anyApi } from "convex/server";
 
+const ANSWER_WITHIN_MS = 10_000;
 const { load, pairs } = JSON.parse(await text(process.stdin));
 const url = `http://127.0.0.1:${load.port}`;
 
@@ -49,6 +50,8 @@ failed = 0;
 const cpu = process.cpuUsage();
 const began = performance.now();
 await sleep(load.seconds * 1000);
+// On a machine that does much else a short measurement may see nothing.
+while (latencies.length === 0 && performance.now() - began < ANSWER_WITHIN_MS) await sleep(load.seconds * 1000);
 const took = performance.now() - began;
 const { user, system } = process.cpuUsage(cpu);
 running = false;
