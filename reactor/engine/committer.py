@@ -302,7 +302,7 @@ class Committer:
         self._creation_time = max(self._creation_time, tx.creation_time)
         position = self.position + 1
         if writes:
-            self._lay(position, writes)
+            self._lay(position, writes, pending=True)
         commit = Commit(writes, request, answer.value, answer.log_lines)
         accepted = Accepted(position, commit, tx.read_set, answer, on_durable)
         if request is not None:
@@ -310,11 +310,11 @@ class Committer:
         self._queue(accepted)
         return accepted
 
-    def _lay(self, position: int, writes: Sequence[Write], *, undone: bool = False) -> None:
+    def _lay(self, position: int, writes: Sequence[Write], *, pending: bool = False, undone: bool = False) -> None:
         """Have what was written at the next position read by all that begin from now on, and stand in the way of what runs."""
         self.position = position
         self._recent.add(Change(position, writes, undone))
-        self.cache.apply(writes, position)
+        self.cache.apply(writes, position, pending=pending)
         put = self._overlay.put
         for write in writes:
             put(Image(position, write.table, write.id, write.after, write.after_keys, write.row))

@@ -5,45 +5,61 @@ dictionary gives in 0.2. Three things are kept, all as of the newest accepted co
 
 - rows by id: a version with everything that was computed from it;
 - absences: ids that lead to no document;
-- points: which documents an equality range of an index holds, by ids, none as well. A commit that moves nothing within the
-  index leaves them as they are.
+- points: which documents an equality range of an index holds, by ids, none as well; of a range with many, those at the end that was
+  read. A commit that moves nothing within the index leaves them as they are, and one that inserts a document adds it: a range to
+  which documents are appended, the last of which are shown, is read from the database once.
 
 What makes it right: every commit passes ``apply`` in the order of positions, in the turn of the loop that accepts it or learns
 of it, and each entry says since which position it has been the newest. A transaction that began at or above that position
 sees that version and no other; one that began below asks its snapshot. What a transaction at an older position found is put as
 the newest only if nothing wrote there since, which the cache remembers for a while: a read that waited for its database comes
-back to a newer position.
+back to a newer position. A document that was inserted after a transaction began is passed over in the range that it came into.
 """
 
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Sequence
 from itertools import islice
 from typing import Any
 
+from msgspec import Struct
+
 from reactor.engine.store import UNCOMMITTED, Row, Write
-from reactor.schema.catalog import IndexDef
+from reactor.schema.catalog import IndexDef, Table
 
-__all__ = ["RowCache"]
+__all__ = ["POINT_ROWS", "RowCache"]
 
-#: Measured: a row with the keys of two indexes and the document made of it, but for what grows with its text; a point of one row,
-#: but for its prefix; an absence.
+#: Measured: a row with the keys of two indexes and the document made of it, but for what grows with its text; a point, but for its
+#: prefix and where it ends, and each of its ids, whose row may be gone; an absence.
 ROW_BYTES = 800
-POINT_BYTES = 160
+POINT_BYTES = 200
+ID_BYTES = 90
 ABSENCE_BYTES = 250
 #: Of a character of a row's text: what it says is in the document once more.
 CHARACTER_BYTES = 2
-#: Rows of an equality range that is kept.
-POINT_ROWS = 8
+#: Ids of a point. Fewer than a scan of unknown size fetches at a time: what is read whole is kept whole or not at all.
+POINT_ROWS = 60
 #: Writes that are remembered for reads from before them.
 REMEMBERED = 20_000
 #: So many entries of a kind are let go at a time, as a part of all: a dictionary is passed over from its beginning, what was deleted
 #: from it included, to find the oldest.
 LET_GO = 1 / 256
 
-#: What an equality range holds: since which position, and the ids by ascending key. Flat, as there is one for nearly every row.
-_Point = tuple[Any, ...]
+
+class _Point(Struct, gc=False):
+    """The documents of an equality range with ``lo <= key < hi``. None stands for where the range begins or ends.
+
+    Attributes:
+        since: a position above which no document came into, left, or moved within these bounds but by being inserted.
+        ids: by ascending key.
+    """
+
+    since: int
+    ids: tuple[str, ...]
+    lo: bytes | None = None
+    hi: bytes | None = None
 
 
 class RowCache:
@@ -80,24 +96,34 @@ class RowCache:
         since = self._absent.get(id)
         return since is not None and since <= position
 
-    def point(self, index: IndexDef, prefix: bytes, hi: bytes, position: int) -> list[Row] | None:
-        """All rows with ``prefix <= key < hi`` as of ``position``, by ascending key; None when that is not known.
+    def point(self, index: IndexDef, prefix: bytes, hi: bytes, position: int, n: float, *, reverse: bool) -> list[Row] | None:
+        """The first ``n`` rows with ``prefix <= key < hi`` as of ``position``, by ascending key, or descending with ``reverse``; None
+        when they are not known.
 
         All of that range begins with ``prefix``.
         """
         points = self._points.get(index.ref)
         point = None if points is None else points.get(prefix)
         # What is above the prefix and no longer is above all that begins with it.
-        if point is None or point[0] > position or len(hi) > len(prefix) or hi <= prefix:
+        if point is None or point.since > position or len(hi) > len(prefix) or hi <= prefix:
+            return None
+        begins, ends = (point.hi, point.lo) if reverse else (point.lo, point.hi)
+        if begins is not None:
             return None
         rows = self._rows
         found: list[Row] = []
-        for id in point[1:]:
+        for id in reversed(point.ids) if reverse else point.ids:
             row = rows.get(id)
-            if row is None or row.since > position:
+            if row is None:
+                return None
+            if row.since > position:
+                if row.born > position:
+                    continue  # it was not there yet
                 return None
             found.append(row)
-        return found
+            if len(found) == n:
+                return found
+        return found if ends is None else None
 
     def unmoved(self, index: IndexDef, prefix: bytes, position: int) -> bool:
         """Whether it is known that no document came into, left, or moved within the keys under ``prefix`` after ``position``."""
@@ -129,8 +155,13 @@ class RowCache:
             elif position < self._absent[id]:
                 self._absent[id] = position
 
-    def put_point(self, index: IndexDef, prefix: bytes, hi: bytes, rows: Sequence[Row], position: int) -> None:
-        """Keep what a transaction begun at ``position`` found in an equality range, whole."""
+    def put_point(self, index: IndexDef, prefix: bytes, rows: Sequence[Row], position: int, *, whole: bool, reverse: bool) -> None:
+        """Keep what a transaction begun at ``position`` found in an equality range.
+
+        Args:
+            rows: from where the range begins, by ascending key, or with ``reverse`` from where it ends, descending.
+            whole: that is all of it.
+        """
         if len(rows) > POINT_ROWS or not self._size_bytes:
             return
         ref = index.ref
@@ -138,12 +169,21 @@ class RowCache:
         if position != self.position and not self.unmoved(index, prefix, position):
             return
         self._forget_point(ref, prefix)
-        point = (position, *[row.id for row in rows])
+        ids = [row.id for row in rows]
+        if reverse:
+            point = _Point(position, tuple(ids[::-1]), lo=None if whole else rows[-1].key)
+        else:
+            point = _Point(position, tuple(ids), hi=None if whole else rows[-1].key + b"\x00")
         self._points.setdefault(ref, {})[prefix] = point
         self._grow(_point_bytes(prefix, point))
 
-    def apply(self, writes: Sequence[Write], position: int) -> None:
-        """Take a commit that was accepted, or learned of, at ``position``."""
+    def apply(self, writes: Sequence[Write], position: int, *, pending: bool = False) -> None:
+        """Take a commit that was accepted, or learned of, at ``position``.
+
+        Args:
+            pending: it is yet to become durable, so that none who begin below its position see it. Another node's commit, and what
+                is taken back, may be seen by who reads only what is durable, whatever the position.
+        """
         self.position = position
         rows = self._rows
         written = self._written
@@ -161,6 +201,8 @@ class RowCache:
                 if row is None:
                     row = Row(id, UNCOMMITTED, after, b"", after_keys)
                 row.since = position
+                if pending and write.before is None:
+                    row.born = position
                 rows[id] = row
                 grown += ROW_BYTES + CHARACTER_BYTES * len(after)
             if self._indexes and before_keys is not after_keys and before_keys != after_keys:
@@ -185,19 +227,53 @@ class RowCache:
         self._remembers = self.position
 
     def _move(self, write: Write) -> None:
-        """Forget the ranges that a document came into or left."""
+        """Note the ranges that a document came into or left, and forget them, but for those that one came into by its insert."""
+        inserted = write.before is None
         table = write.table
         for at, index in enumerate(table.indexes):
-            if index.ref not in self._indexes:
+            ref = index.ref
+            if ref not in self._indexes:
                 continue
+            points = self._points.get(ref, {})
             before = write.before_keys[at] if write.before_keys else None
             after = write.after_keys[at] if write.after_keys else None
             if before != after:
                 for key in (before, after):
                     if key is not None:
                         for prefix in table.prefixes(at, key):
-                            self._moved[hash((index.ref, prefix))] = self.position
-                            self._forget_point(index.ref, prefix)
+                            self._moved[hash((ref, prefix))] = self.position
+                            point = points.get(prefix)
+                            if point is not None and not (inserted and self._enter(table, at, prefix, point, key, write.id)):
+                                self._forget_point(ref, prefix)
+
+    def _enter(self, table: Table, at: int, prefix: bytes, point: _Point, key: bytes, id: str) -> bool:
+        """Have a point know of a document that was inserted into its range. False: it cannot."""
+        ids, lo, hi = point.ids, point.lo, point.hi
+        if (lo is not None and key < lo) or (hi is not None and key >= hi):
+            return True  # outside of what is known
+
+        def key_of(id: str) -> bytes:
+            row = self._rows[id]
+            row.keys = row.keys or table.keys_of_json(row.json)
+            return row.keys[at]
+
+        try:
+            place = len(ids) if not ids or key_of(ids[-1]) < key else bisect_left(ids, key, key=key_of)
+            ids = (*ids[:place], id, *ids[place:])
+            if len(ids) > POINT_ROWS:
+                # A range is read where it grows, or there is nothing to be gained by keeping it.
+                if place > POINT_ROWS // 2:
+                    ids = ids[1:]
+                    lo = key_of(ids[0])
+                else:
+                    hi = key_of(ids[-1])
+                    ids = ids[:-1]
+        except KeyError:
+            return False  # a row was let go of
+        self._bytes -= _point_bytes(prefix, point)
+        point.ids, point.lo, point.hi = ids, lo, hi
+        self._bytes += _point_bytes(prefix, point)
+        return True
 
     def _forget_point(self, ref: str, prefix: bytes) -> None:
         points = self._points.get(ref)
@@ -223,12 +299,14 @@ class RowCache:
         kinds: list[dict[Any, Any]] = [self._rows, self._absent, *self._points.values()]
         held = sum(_bytes(key, entry) for kind in kinds for key, entry in kind.items())
         assert held == self._bytes <= self._size_bytes, "the cache's size is wrong"
-        assert all(point[0] <= self.position for points in self._points.values() for point in points.values())
+        assert all(
+            point.since <= self.position and len(point.ids) <= POINT_ROWS for points in self._points.values() for point in points.values()
+        )
         assert all(since <= self.position for since in self._absent.values())
 
 
 def _point_bytes(prefix: bytes, point: _Point) -> int:
-    return POINT_BYTES + len(prefix) + 8 * len(point)
+    return POINT_BYTES + len(prefix) + ID_BYTES * len(point.ids) + len(point.lo or b"") + len(point.hi or b"")
 
 
 def _bytes(key: Any, entry: Row | _Point | int) -> int:
@@ -243,4 +321,4 @@ def _age(kind: dict[Any, Any]) -> float:
     entry: Row | _Point | int = next(iter(kind.values()))
     if isinstance(entry, Row):
         return entry.since if entry.since < math.inf else -1.0
-    return entry if isinstance(entry, int) else entry[0]
+    return entry if isinstance(entry, int) else entry.since

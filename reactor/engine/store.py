@@ -73,6 +73,7 @@ class Row(Struct, eq=False):
         keys: in ``table.indexes``, in that order; empty while not computed.
         document: what functions read it as, if it can be shared between them.
         since: the committer's position from which on it is known to be the newest version; see ``reactor.engine.row_cache``.
+        born: where the document was inserted, if this is its first version and this node saw that.
     """
 
     id: str
@@ -82,6 +83,7 @@ class Row(Struct, eq=False):
     keys: tuple[bytes, ...] = ()
     document: Any = None
     since: float = math.inf
+    born: float = -math.inf
 
     def __eq__(self, other: object) -> bool:
         """Whether the columns are the same."""

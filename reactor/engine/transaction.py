@@ -16,7 +16,7 @@ from msgspec import Struct, field
 
 from reactor.engine.read_set import ReadSet, Span
 from reactor.engine.resident import Resident
-from reactor.engine.row_cache import RowCache
+from reactor.engine.row_cache import POINT_ROWS, RowCache
 from reactor.engine.store import UNCOMMITTED, Row, StoreSnapshot, Ts, Write
 from reactor.engine.write_set import Image, Overlay, scan_under
 from reactor.errors import LimitExceeded, ReactorError, StoreError
@@ -167,8 +167,8 @@ class Transaction:
             self._read_too_much()
         return row
 
-    def known(self, table: Table, index: IndexDef, interval: Interval, n: int, reverse: bool) -> list[Row] | None:
-        """The first ``n`` rows of ``interval``, if no statement is needed to tell; else None.
+    def known(self, table: Table, index: IndexDef, interval: Interval, n: float, reverse: bool) -> list[Row] | None:
+        """The first ``n`` rows of ``interval``, or with infinity all, if no statement is needed to tell; else None.
 
         It reads as ``scan`` would: counts, and joins the read set, alike.
 
@@ -179,27 +179,24 @@ class Transaction:
         base = self.base
         if lo != prefix or (self._own is not EMPTY and self._own.touches(index.table)):
             return None
-        rows = base.cache.point(index, prefix, hi, base.upto)
+        rows = base.cache.point(index, prefix, hi, base.upto, n, reverse=reverse)
         if rows is None:
             return None
         usage, limits = self.usage, self._limits
         if self._closed or usage.index_ranges_read >= limits.index_ranges_read:
             return None  # ``scan`` says why
         usage.index_ranges_read += 1
-        if len(rows) >= n:
-            last = rows[-n if reverse else n - 1]
+        if len(rows) == n:
+            last = rows[-1]
             last.keys = last.keys or table.keys_of_json(last.json)
             key = last.keys[index.position]
             if reverse:
-                rows, lo = rows[-n:], key
+                lo = key
             else:
-                rows, hi = rows[:n], key + b"\x00"
-        if reverse:
-            rows.reverse()
+                hi = key + b"\x00"
         self.read_set.add(index, lo, hi, prefix)
         usage.documents_read += len(rows)
-        for row in rows:
-            usage.bytes_read += len(row.json)
+        usage.bytes_read += sum([len(row.json) for row in rows])
         if usage.documents_read > limits.documents_read or usage.bytes_read > limits.bytes_read:
             self._read_too_much()
         return rows
@@ -408,8 +405,7 @@ class Transaction:
     def _count_rows(self, rows: Sequence[Row]) -> None:
         usage, limits = self.usage, self._limits
         usage.documents_read += len(rows)
-        for row in rows:
-            usage.bytes_read += len(row.json)
+        usage.bytes_read += sum([len(row.json) for row in rows])
         if usage.documents_read > limits.documents_read or usage.bytes_read > limits.bytes_read:
             self._read_too_much()
 
@@ -464,12 +460,19 @@ class Scan:
         self._ahead = []
         # First the read set, then the limits: a query that fails at one re-runs when what it saw changes.
         prefix, index = self._prefix, self._index
-        if first and len(rows) < n and prefix and index.position >= 0 and prefix == self._lo and not tx._own.touches(index.table):
-            if len(self._hi) <= len(prefix):  # and above it: above all that begins with it
-                cache, upto = tx.base.cache, tx.base.upto
-                for row in rows:
-                    cache.put(row, upto)
-                cache.put_point(index, prefix, self._hi, rows[::-1] if self._reverse else rows, upto)
+        if (
+            first
+            and len(rows) <= POINT_ROWS
+            and prefix
+            and index.position >= 0
+            and prefix == self._lo
+            and len(self._hi) <= len(prefix)  # and above it: above all that begins with it
+            and not tx._own.touches(index.table)
+        ):
+            cache, upto = tx.base.cache, tx.base.upto
+            for row in rows:
+                cache.put(row, upto)
+            cache.put_point(index, prefix, rows, upto, whole=len(rows) < n, reverse=self._reverse)
         self._advance(rows, exhausted=len(rows) < n)
         tx._count_rows(rows)
         return rows

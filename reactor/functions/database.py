@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from copy import copy
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast, overload
@@ -237,6 +238,9 @@ class DocumentQuery(Struct, Generic[D], eq=False):
         Raises:
             LimitExceeded: more than a function may read.
         """
+        known = self._known(math.inf)
+        if known is not None:
+            return known
         if self._reader.nested is not None:
             await self._reader.turn()
         rows = await self._scan().rest()
@@ -327,8 +331,8 @@ class DocumentQuery(Struct, Generic[D], eq=False):
             for document in await self._kept([row]):
                 yield document
 
-    def _known(self, n: int) -> list[D] | None:
-        """What ``take(n)`` gives, if nothing has to be waited for to tell."""
+    def _known(self, n: float) -> list[D] | None:
+        """What ``take(n)`` gives, or with infinity ``collect``, if nothing has to be waited for to tell."""
         reader, table, range = self._reader, self._table, self._range
         if not n or self._filters or self._allows or reader.nested is not None or self._state == "used":
             return None

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import tracemalloc
+from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reactor.engine.row_cache import CHARACTER_BYTES, ROW_BYTES, RowCache
 from reactor.engine.store import Row, Ts, Write
 from reactor.values.order import encode_key, prefix_end
 from tests.engine.support import ITEMS, change, item, text
+from tests.support.examples import examples
 
 pytestmark = pytest.mark.sqlite_only("a structure in memory")
 
@@ -29,17 +32,21 @@ def write(number: int, before: Row | None, after: Row | None) -> Write:
     return change(ITEMS, item(number), before and before.json, after and after.json)
 
 
-def point(cache: RowCache, list: str, position: int) -> list[str] | None:
+def point(cache: RowCache, list: str, position: int, n: float = math.inf, *, reverse: bool = False) -> list[str] | None:
     prefix = encode_key(list)
-    found = cache.point(BY_LIST, prefix, prefix_end(prefix), position)
+    found = cache.point(BY_LIST, prefix, prefix_end(prefix), position, n, reverse=reverse)
     return None if found is None else [row.json for row in found]
 
 
-def put_point(cache: RowCache, list: str, *rows: Row) -> None:
+def put_point(cache: RowCache, list: str, *rows: Row, n: float = math.inf, reverse: bool = False) -> None:
+    """What a scan of the range with ``rows`` puts that asks for ``n``."""
     prefix = encode_key(list)
-    for each in rows:
+    found = [*reversed(rows)] if reverse else [*rows]
+    whole = len(found) < n
+    found = found if whole else found[: int(n)]
+    for each in found:
         cache.put(each, cache.position)
-    cache.put_point(BY_LIST, prefix, prefix_end(prefix), rows, cache.position)
+    cache.put_point(BY_LIST, prefix, found, cache.position, whole=whole, reverse=reverse)
 
 
 def test_a_row_is_known_to_whoever_began_at_its_position_or_later() -> None:
@@ -85,11 +92,57 @@ def test_a_range_holds_what_was_found_until_something_moves_into_or_out_of_it() 
     put_point(cache, "b")
     cache.apply([write(1, row(1), row(1, rank=0.0))], 1)
     assert point(cache, "a", 1) == [row(1).json, row(2).json]
-    cache.apply([write(3, None, row(3, "a", 1.0))], 2)
+    cache.apply([write(3, row(3, "c"), row(3, "a", 1.0))], 2)
     assert point(cache, "a", 2) is None
     assert point(cache, "b", 2) == []
     cache.apply([write(2, row(2), row(2, "b"))], 3)
     assert point(cache, "b", 3) is None
+
+
+def test_a_document_that_is_inserted_into_a_range_is_known_to_be_there_to_those_who_began_then_or_later() -> None:
+    cache = RowCache(LARGE)
+    put_point(cache, "a", row(1), row(3))
+    cache.apply([write(2, None, row(2))], 1, pending=True)
+    cache.apply([write(4, None, row(4))], 2, pending=True)
+    assert point(cache, "a", 0) == [row(1).json, row(3).json]
+    assert point(cache, "a", 1) == [row(1).json, row(2).json, row(3).json]
+    assert point(cache, "a", 2) == [row(1).json, row(2).json, row(3).json, row(4).json]
+    cache.apply([write(4, row(4), row(4, rank=0.0))], 3, pending=True)
+    assert point(cache, "a", 1) is None, "when a version that is not the first one was inserted is not kept"
+
+
+def test_whoever_began_before_another_nodes_insert_may_see_it_or_not_and_asks_the_snapshot() -> None:
+    cache = RowCache(LARGE)
+    put_point(cache, "a", row(1))
+    cache.apply([write(2, None, row(2))], 1)
+    assert point(cache, "a", 0) is None
+    assert point(cache, "a", 1) == [row(1).json, row(2).json]
+
+
+def test_of_a_long_range_the_end_that_was_read_is_known_and_grows() -> None:
+    cache = RowCache(LARGE)
+    put_point(cache, "a", *map(row, range(20)), n=5, reverse=True)
+    assert point(cache, "a", 0, 5, reverse=True) == [row(number).json for number in range(19, 14, -1)]
+    assert point(cache, "a", 0, 6, reverse=True) is None and point(cache, "a", 0, 1) is None
+    for number in range(30, 200):
+        cache.apply([write(number, None, row(number))], number)
+        cache.check_invariants()
+    cache.apply([write(25, None, row(25))], 200)
+    assert point(cache, "a", 200, 50, reverse=True) == [row(number).json for number in range(199, 149, -1)]
+    cache.apply([write(3, row(3), None)], 201)
+    assert point(cache, "a", 201, 5, reverse=True) is None, "where it was is not kept"
+
+
+def test_of_a_long_range_the_beginning_is_known_whatever_is_appended() -> None:
+    cache = RowCache(LARGE)
+    put_point(cache, "a", *map(row, range(200, 210)), n=5)
+    cache.apply([write(210, None, row(210))], 1)
+    assert point(cache, "a", 1, 5) == [row(number).json for number in range(200, 205)]
+    assert point(cache, "a", 1, 6) is None and point(cache, "a", 1) is None and point(cache, "a", 1, 1, reverse=True) is None
+    for number in (*range(199, 190, -1), *range(189, 99, -1), 190):
+        cache.apply([write(number, None, row(number))], 300 - number)
+        cache.check_invariants()
+    assert point(cache, "a", 200, 50) == [row(number).json for number in range(100, 150)]
 
 
 def test_a_range_whose_row_was_pushed_out_is_not_known() -> None:
@@ -125,30 +178,50 @@ def test_long_keys_take_no_more_room_than_there_is() -> None:
         tracemalloc.stop()
 
 
-@given(st.lists(st.tuples(st.integers(0, 9), st.sampled_from("ab"), st.booleans()), max_size=60), st.integers(1, 5))
-def test_it_never_holds_more_than_it_may_and_never_answers_wrongly(steps: list[tuple[int, str, bool]], rows: int) -> None:
+State = dict[int, Row]
+LOOKS = st.tuples(st.sampled_from("ab"), st.integers(1, 4) | st.just(math.inf), st.booleans())
+WRITES = st.tuples(st.integers(0, 9), st.sampled_from("ab"), st.integers(0, 2))
+
+
+def rows_of(state: State, list: str, n: float = math.inf, *, reverse: bool = False) -> list[str]:
+    found = sorted((row for row in state.values() if f'"list":"{list}"' in row.json), key=lambda row: row.key, reverse=reverse)
+    return [row.json for row in found[: min(len(found), int(min(n, 99)))]]
+
+
+@settings(max_examples=examples(200))
+@given(st.lists(st.one_of(LOOKS, WRITES), max_size=40), st.integers(1, 12))
+def test_it_never_holds_more_than_it_may_and_never_answers_wrongly(steps: list[Any], rows: int) -> None:
     cache = RowCache(rows * (ROW_BYTES + 200))
-    stored: dict[int, Row] = {}
-    for position, (number, list, look) in enumerate(steps, 1):
-        if look:
-            put_point(cache, list, *sorted((r for r in stored.values() if f'"list":"{list}"' in r.json), key=lambda r: r.key))
-            if number not in stored:
-                cache.put_absent(item(number), cache.position)
+    # What may be seen at each position: of other nodes' commits after it some or none. Theirs are the odd documents.
+    seen: list[list[State]] = [[{number: row(number) for number in range(0, 8, 2)}]]
+    for position, (what, list, how) in enumerate(steps, 1):
+        stored = dict(seen[-1][0])
+        if isinstance(what, str):
+            ordered = sorted((r for r in stored.values() if f'"list":"{what}"' in r.json), key=lambda r: r.key)
+            put_point(cache, what, *ordered, n=list, reverse=how)
+            for number in range(10):
+                if number not in stored:
+                    cache.put_absent(item(number), cache.position)
             cache.position = position
         else:
-            after = None if number in stored and position % 3 == 0 else row(number, list, float(position % 2))
-            cache.apply([write(number, stored.get(number), after)], position)
-            stored.pop(number, None)
+            before, after = stored.pop(what, None), None if what in stored and how == 2 else row(what, list, float(how))
+            foreign = what % 2 == 1
+            cache.apply([write(what, before, after)], position, pending=not foreign)
             if after is not None:
-                stored[number] = after
+                stored[what] = after
+            for states in seen if foreign else ():
+                later = {number: row for number, row in states[-1].items() if number != what}
+                states.append(later if after is None else {**later, what: after})
+        seen.append([stored])
         cache.check_invariants()
-        for each in range(10):
-            known = cache.row(item(each), position)
-            assert known is None or known.json == stored[each].json
-            assert not (cache.absent(item(each), position) and each in stored)
-        for name in "ab":
-            expected = [r.json for r in sorted(stored.values(), key=lambda r: r.key) if f'"list":"{name}"' in r.json]
-            assert point(cache, name, position) in (None, expected)
+        for number in range(10):
+            known = cache.row(item(number), position)
+            assert known is None or known.json == stored[number].json
+            assert not (cache.absent(item(number), position) and number in stored)
+        for at, states in enumerate(seen):
+            for name, n, reverse in itertools.product("ab", (1, 2, 4, math.inf), (False, True)):
+                found = point(cache, name, at, n, reverse=reverse)
+                assert found is None or all(found == rows_of(state, name, n, reverse=reverse) for state in states)
 
 
 def test_what_was_put_or_written_longest_ago_goes_first() -> None:
@@ -184,8 +257,8 @@ def test_only_an_interval_that_covers_a_prefix_is_answered_by_what_is_known_of_t
     put_point(cache, "a", row(1))
     prefix = encode_key("a")
     for hi in (prefix, prefix[:-1], prefix + b"\xff", b"", row(1).key):
-        assert cache.point(BY_LIST, prefix, hi, 0) is None
-    assert cache.point(BY_LIST, prefix, prefix_end(prefix), 0) == [row(1)]
+        assert cache.point(BY_LIST, prefix, hi, 0, math.inf, reverse=False) is None
+    assert cache.point(BY_LIST, prefix, prefix_end(prefix), 0, math.inf, reverse=False) == [row(1)]
 
 
 def test_it_tells_under_which_prefixes_nothing_moved_once_it_takes_note() -> None:
