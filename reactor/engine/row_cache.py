@@ -62,6 +62,10 @@ class _Point(Struct, gc=False):
     hi: bytes | None = None
 
 
+#: Stands for a row that was let go of.
+_GONE = Row("", UNCOMMITTED, "")
+
+
 class RowCache:
     """See the module. Owned by the committer.
 
@@ -107,23 +111,24 @@ class RowCache:
         # What is above the prefix and no longer is above all that begins with it.
         if point is None or point.since > position or len(hi) > len(prefix) or hi <= prefix:
             return None
-        begins, ends = (point.hi, point.lo) if reverse else (point.lo, point.hi)
+        ids, begins, ends = (point.ids[::-1], point.hi, point.lo) if reverse else (point.ids, point.lo, point.hi)
         if begins is not None:
             return None
+        found = self._rows_at(ids if n >= len(ids) else ids[: int(n)], position)
+        if found is not None and len(found) < n < len(ids):
+            found = self._rows_at(ids, position)
+        if found is None or (len(found) < n and ends is not None):
+            return None
+        return found if len(found) <= n else found[: int(n)]
+
+    def _rows_at(self, ids: Sequence[str], position: int) -> list[Row] | None:
+        """Those of the documents that were there at ``position``; None when the version that one had then is not known."""
         rows = self._rows
-        found: list[Row] = []
-        for id in reversed(point.ids) if reverse else point.ids:
-            row = rows.get(id)
-            if row is None:
-                return None
+        found = [row for id in ids if (row := rows.get(id, _GONE)).born <= position]
+        for row in found:
             if row.since > position:
-                if row.born > position:
-                    continue  # it was not there yet
                 return None
-            found.append(row)
-            if len(found) == n:
-                return found
-        return found if ends is None else None
+        return found
 
     def unmoved(self, index: IndexDef, prefix: bytes, position: int) -> bool:
         """Whether it is known that no document came into, left, or moved within the keys under ``prefix`` after ``position``."""

@@ -341,10 +341,7 @@ class DocumentQuery(Struct, Generic[D], eq=False):
             return None
         self._state = "used"
         kind = table.document
-        found: list[Any] = []
-        for row in rows:
-            document = row.document
-            found.append(document if type(document) is kind else reader._document(table, row))
+        found: list[Any] = [row.document if type(row.document) is kind else reader._document(table, row) for row in rows]
         return found
 
     def _scan(self) -> Scan:

@@ -208,12 +208,16 @@ def _encode_list(value: list[object], depth: int) -> object:
     if len(value) > _MAX_ELEMENTS:
         raise ValueFormatError(f"an array has {len(value)} elements, more than {_MAX_ELEMENTS}", code="ArrayTooLong")
     _check_depth(depth)
+    depth -= 1
+    kinds = set(map(type, value))
+    # Of one class, as most documents in a list are, its encoder is looked up once.
+    encoder = _cache.get(kinds.pop(), encode) if len(kinds) == 1 else encode
     encoded: list[object] = []
-    for item in value:
-        try:
-            encoded.append(encode(item, depth - 1))
-        except ValueFormatError as error:
-            raise inside(error, f"[{len(encoded)}]") from None
+    try:
+        for item in value:
+            encoded.append(encoder(item, depth))
+    except ValueFormatError as error:
+        raise inside(error, f"[{len(encoded)}]") from None
     return encoded
 
 
