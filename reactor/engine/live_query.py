@@ -136,8 +136,17 @@ class Subscription(Generic[O]):
             return outcome
         return None
 
+    def now(self, pin: Pin) -> O | None:
+        """The result as of the pinned ts, if nothing has to be waited for to tell; else ``running`` may have the run that tells."""
+        outcome = self.known(pin.ts)
+        if outcome is None and pin.ts not in self._live._running:
+            asked = self._live.at(pin)
+            if not isinstance(asked, asyncio.Future) and not self._foreign(asked):
+                return asked
+        return outcome
+
     def running(self, ts: Ts) -> asyncio.Future[O] | None:
-        """The run as of ``ts``, if somebody else's asking began one. What it gives is not always this watcher's: ``known`` says."""
+        """The run as of ``ts``, if one was begun and suspends. What it gives is not always this watcher's: ``known`` says."""
         return self._live._running.get(ts)
 
     def close(self) -> None:

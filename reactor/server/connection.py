@@ -523,16 +523,16 @@ class Connection:
                     self._close_if_identity_ended()
                     if self._closing is not None:
                         return
-                result: Outcome | None = query.subscription.known(moment.pin.ts)
+                session.stale = None  # before it runs: what comes of that may be stale at once
+                result: Outcome | None = query.subscription.now(moment.pin)
                 if result is not None:
-                    session.stale = None
                     self._step(query, result, moment, direct)
                     return
                 running: asyncio.Future[Outcome] | None = query.subscription.running(moment.pin.ts)
                 if running is not None:
-                    session.stale = None
                     self._await(query, running, moment)
                     return
+                session.invalidated(query)
             if self._sending is not None or self._ended:
                 return
             frames, waiting = self._owed(moment)
@@ -572,7 +572,7 @@ class Connection:
             return  # it was woken
         query, self._awaited = self._awaited[1], None
         try:
-            self._quick = self._may_be_quick()
+            self._quick = self._may_be_quick() and not failed
             if self._shown.proof is not None:
                 self._close_if_identity_ended()
             result: Outcome | None = query.subscription.known(moment.pin.ts)
