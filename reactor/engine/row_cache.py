@@ -233,8 +233,8 @@ class RowCache:
 
     def _move(self, write: Write) -> None:
         """Note the ranges that a document came into or left, and forget them, but for those that one came into by its insert."""
+        table, moved, position = write.table, self._moved, self.position
         inserted = write.before is None
-        table = write.table
         for at, index in enumerate(table.indexes):
             ref = index.ref
             if ref not in self._indexes:
@@ -242,14 +242,16 @@ class RowCache:
             points = self._points.get(ref, {})
             before = write.before_keys[at] if write.before_keys else None
             after = write.after_keys[at] if write.after_keys else None
-            if before != after:
-                for key in (before, after):
-                    if key is not None:
-                        for prefix in table.prefixes(at, key):
-                            self._moved[hash((ref, prefix))] = self.position
-                            point = points.get(prefix)
-                            if point is not None and not (inserted and self._enter(table, at, prefix, point, key, write.id)):
-                                self._forget_point(ref, prefix)
+            if before == after:
+                continue
+            for key in (before, after):
+                if key is None:
+                    continue
+                for prefix in table.prefixes(at, key):
+                    moved[hash((ref, prefix))] = position
+                    point = points.get(prefix)
+                    if point is not None and not (inserted and self._enter(table, at, prefix, point, key, write.id)):
+                        self._forget_point(ref, prefix)
 
     def _enter(self, table: Table, at: int, prefix: bytes, point: _Point, key: bytes, id: str) -> bool:
         """Have a point know of a document that was inserted into its range. False: it cannot."""
@@ -259,6 +261,8 @@ class RowCache:
 
         def key_of(id: str) -> bytes:
             row = self._rows[id]
+            if row.since == math.inf:
+                raise KeyError(id)  # an older version, which may be elsewhere
             row.keys = row.keys or table.keys_of_json(row.json)
             return row.keys[at]
 
@@ -274,7 +278,7 @@ class RowCache:
                     hi = key_of(ids[-1])
                     ids = ids[:-1]
         except KeyError:
-            return False  # a row was let go of
+            return False  # where a row is is not known
         self._bytes -= _point_bytes(prefix, point)
         point.ids, point.lo, point.hi = ids, lo, hi
         self._bytes += _point_bytes(prefix, point)

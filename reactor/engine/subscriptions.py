@@ -33,12 +33,20 @@ class Subscriptions(Generic[S]):
 
     def replace(self, subscriber: S, read_set: ReadSet) -> None:
         """Register ``subscriber`` for ``read_set`` instead of what it had. The read set must not change any more."""
-        self.remove(subscriber)
+        known = self._read_sets.get(subscriber)
+        if known is not None and not _same_places(known, read_set):
+            self.remove(subscriber)
         self._read_sets[subscriber] = read_set
         for ref, by_prefix in read_set.spans.items():
-            buckets = self._buckets.setdefault(ref, {})
+            buckets = self._buckets.get(ref)
+            if buckets is None:
+                buckets = self._buckets[ref] = {}
             for prefix, spans in by_prefix.items():
-                buckets.setdefault(prefix, {})[subscriber] = spans
+                bucket = buckets.get(prefix)
+                if bucket is None:
+                    buckets[prefix] = {subscriber: spans}
+                else:
+                    bucket[subscriber] = spans
 
     def remove(self, subscriber: S) -> None:
         """Forget ``subscriber``; nothing happens when it is not there."""
@@ -62,8 +70,10 @@ class Subscriptions(Generic[S]):
             return found
         for bucket, key in touched(self._buckets, writes):
             for subscriber, spans in bucket.items():
-                if subscriber not in found and any(lo <= key < hi for lo, hi in spans):
-                    found[subscriber] = None
+                for lo, hi in spans:
+                    if lo <= key < hi:
+                        found[subscriber] = None
+                        break
         return found
 
     def check_invariants(self) -> None:
@@ -76,3 +86,10 @@ class Subscriptions(Generic[S]):
         }
         expected = {(s, ref, prefix) for s, reads in self._read_sets.items() for ref, by in reads.spans.items() for prefix in by}
         assert seen == expected, "buckets and read sets disagree"
+
+
+def _same_places(one: ReadSet, other: ReadSet) -> bool:
+    """Whether two read sets have spans under the same prefixes, as those of two runs of a query mostly have."""
+    if one.spans.keys() != other.spans.keys():
+        return False
+    return all(by_prefix.keys() == other.spans[ref].keys() for ref, by_prefix in one.spans.items())

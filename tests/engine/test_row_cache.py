@@ -119,6 +119,20 @@ def test_whoever_began_before_another_nodes_insert_may_see_it_or_not_and_asks_th
     assert point(cache, "a", 1) == [row(1).json, row(2).json]
 
 
+def test_an_older_version_of_a_document_does_not_tell_where_it_is_in_a_range() -> None:
+    cache = RowCache(3 * (ROW_BYTES + 2 * CHARACTER_BYTES * len(row(0).json)))
+    cache.apply([write(1, row(1, rank=1.0), row(1, rank=5.0))], 1)
+    put_point(cache, "a", row(1, rank=5.0))
+    for position in range(2, 5):
+        cache.apply([write(position, None, row(position, "b"))], position)
+    assert cache.row(item(1), math.inf) is None, "it was let go of"
+    cache.apply([write(number, row(number, "b"), None) for number in range(2, 5)], 5)
+    cache.put(row(1, rank=1.0), 0)
+    cache.apply([write(8, None, row(8, rank=3.0))], 6)
+    cache.apply([write(1, row(1, rank=5.0), row(1, rank=5.0))], 7)
+    assert point(cache, "a", 7) in (None, [row(8, rank=3.0).json, row(1, rank=5.0).json])
+
+
 def test_of_a_long_range_the_end_that_was_read_is_known_and_grows() -> None:
     cache = RowCache(LARGE)
     put_point(cache, "a", *map(row, range(20)), n=5, reverse=True)
