@@ -289,3 +289,14 @@ def test_it_tells_under_which_prefixes_nothing_moved_once_it_takes_note() -> Non
     assert not cache.unmoved(BY_LIST, b"", 2), "under the prefix of no field lie all keys"
     cache.clear(9)
     assert not cache.unmoved(BY_LIST, a, 9)
+
+
+def test_a_text_that_is_not_ascii_counts_as_what_it_takes() -> None:
+    plain, wide = row(1, "a" * 500), row(1, "a" * 499 + "😀")
+    cache = RowCache(ROW_BYTES + CHARACTER_BYTES * len(plain.json))
+    cache.put(plain, 0)
+    assert cache.row(item(1), 0) is not None
+    cache = RowCache(ROW_BYTES + 2 * CHARACTER_BYTES * len(wide.json))
+    cache.put(wide, 0)
+    assert cache.row(item(1), 0) is None
+    cache.check_invariants()
