@@ -14,7 +14,7 @@ from reactor.schema.catalog import Table
 __all__ = ["CommitLog", "Published", "hydrate"]
 
 
-class Published(Struct, frozen=True):
+class Published(Struct, frozen=True, gc=False):
     """A durable commit."""
 
     ts: Ts

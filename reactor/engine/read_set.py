@@ -22,7 +22,7 @@ B = TypeVar("B")
 Span = list[bytes]
 
 
-class ReadSet(Struct, eq=False):
+class ReadSet(Struct, eq=False, gc=False):
     """Index intervals, hashed by the equality prefix that each lies in.
 
     Most intervals are an equality prefix whole, or a part of one (the end of a page, the rows a ``first()`` saw), so a

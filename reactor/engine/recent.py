@@ -24,7 +24,7 @@ FEW = 4
 NOTED = 20_000
 
 
-class Change(Struct, frozen=True):
+class Change(Struct, frozen=True, gc=False):
     """What was written at a position.
 
     Attributes:

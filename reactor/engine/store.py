@@ -58,14 +58,15 @@ WENT_BACK = "DatabaseWentBack"
 UNCOMMITTED = Ts(0)
 
 
-class Row(Struct, eq=False):
+class Row(Struct, eq=False, gc=False):
     """One version of a document. ``json`` is its whole text in the wire's encoding, ``_id`` and ``_creationTime`` included.
 
     A store makes it of its columns alone. The rest is set by whoever first computes it, so that it is computed once for all
     who get the same version from the row cache.
 
     A struct of msgspec's, as everything that each mutation makes and reads: a class with slots of Python's own takes three times as
-    long to make, and a named tuple twice as long to read too.
+    long to make, and a named tuple twice as long to read too. ``gc=False``, where nothing that it holds can lead back to it, makes
+    that a fifth less, and spares the collector the look at the many that are kept.
 
     Attributes:
         ts: of the commit that wrote it; 0 while it is not committed.
@@ -92,7 +93,7 @@ class Row(Struct, eq=False):
         return (self.id, self.ts, self.json, self.key) == (other.id, other.ts, other.json, other.key)
 
 
-class Write(Struct):
+class Write(Struct, gc=False):
     """One document changed by a commit. ``before`` is None for an insert, ``after`` for a delete.
 
     ``before_keys`` and ``after_keys`` are the document's keys in ``table.indexes``, in that order; empty where
@@ -127,7 +128,7 @@ class RequestRecord(NamedTuple):
     log_lines: tuple[str, ...]
 
 
-class Commit(Struct):
+class Commit(Struct, gc=False):
     """A mutation to be written. ``ts`` is assigned by the committer while it holds the head."""
 
     writes: Sequence[Write]

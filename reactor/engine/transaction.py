@@ -35,7 +35,7 @@ EMPTY = Overlay()
 NO_CACHE = RowCache(0)
 
 
-class Usage(Struct):
+class Usage(Struct, gc=False):
     """What a transaction has used of its limits."""
 
     documents_read: int = 0
@@ -45,7 +45,7 @@ class Usage(Struct):
     bytes_written: int = 0
 
 
-class Base(Struct, frozen=True):
+class Base(Struct, frozen=True, gc=False):
     """The database that a transaction starts from.
 
     ``overlay`` holds commits that were accepted but may not be in ``snapshot``: those at positions above ``above`` (all

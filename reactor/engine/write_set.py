@@ -9,7 +9,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Awaitable, Callable
-from itertools import pairwise
+from itertools import islice, pairwise
 
 from msgspec import Struct, field
 
@@ -24,7 +24,7 @@ STALE = 64
 FEW = 16
 
 
-class Image(Struct, eq=False):
+class Image(Struct, eq=False, gc=False):
     """One document as of ``position``: ``json`` is None when it is deleted there. ``row`` is the same with what was computed of it."""
 
     position: int
@@ -35,7 +35,7 @@ class Image(Struct, eq=False):
     row: Row | None = None
 
 
-class Overlay(Struct, eq=False):
+class Overlay(Struct, eq=False, gc=False):
     """Images of documents at growing positions, readable as of any of them.
 
     A position is whatever the owner counts in: accepted commits, or the writes of one transaction.
@@ -44,13 +44,13 @@ class Overlay(Struct, eq=False):
     and their keys stay there until they are many, for a scan passes over those that lead to no image.
 
     Invariants: the images of a document are in ascending position; ``_keys[ref]`` is sorted and has the keys in that index of
-    all images but those in ``_unsorted``; it may have others.
+    the first ``_sorted`` images in ``_order``; it may have others.
     """
 
     _images: dict[str, list[Image]] = {}
     _keys: dict[str, list[tuple[bytes, str]]] = {}
     _order: deque[Image] = field(default_factory=deque)  # every image, oldest first
-    _unsorted: list[Image] = []
+    _sorted: int = 0
     _stale: int = 0  # images that are gone and may have left their keys
     _tables: set[str] = set()  # of the images, and perhaps of some that are gone
 
@@ -60,8 +60,9 @@ class Overlay(Struct, eq=False):
     def put(self, image: Image) -> None:
         """Lay an image on top. Its position is at or above every other's."""
         self._order.append(image)
-        self._unsorted.append(image)
-        self._tables.add(image.table.name)
+        table = image.table.name
+        if table not in self._tables:
+            self._tables.add(table)
         images = self._images.get(image.id)
         if images is None:
             self._images[image.id] = [image]
@@ -83,7 +84,7 @@ class Overlay(Struct, eq=False):
 
     def rows(self, index: IndexDef, lo: bytes, hi: bytes, above: int, upto: int) -> list[Row]:
         """The documents whose image as of ``upto`` has its key in ``[lo, hi)``, by ascending key."""
-        if self._unsorted:
+        if self._sorted < len(self._order):
             self._sort()
         keys = self._keys.get(index.ref)
         if not keys:
@@ -112,6 +113,7 @@ class Overlay(Struct, eq=False):
             if not left:
                 del images[id]
             gone += 1
+        self._sorted = min(self._sorted, len(order))
         self._forget(gone)
 
     def drop_upto(self, position: int) -> None:
@@ -129,12 +131,13 @@ class Overlay(Struct, eq=False):
             else:
                 del left[0]
             gone += 1
+        self._sorted = max(self._sorted - gone, 0)
         self._forget(gone)
 
     def clear(self) -> None:
         """Take away everything."""
         self._order.clear()
-        self._unsorted.clear()
+        self._sorted = 0
         self._images.clear()
         self._keys.clear()
         self._tables.clear()
@@ -147,33 +150,33 @@ class Overlay(Struct, eq=False):
             assert all(a.position <= b.position for a, b in pairwise(images)), f"images of {document} out of order"
         for ref, keys in self._keys.items():
             assert keys == sorted(set(keys)), f"keys of {ref} out of order"
-        unsorted = set(map(id, self._unsorted))
-        for image in self._order:
-            if image.json is not None and id(image) not in unsorted:
+        assert 0 <= self._sorted <= len(self._order)
+        for image in islice(self._order, self._sorted):
+            if image.json is not None:
                 for ref, entry in _entries(image):
                     keys = self._keys[ref]
                     assert keys[bisect_left(keys, entry)] == entry, f"{entry} is missing from the keys of {ref}"
         assert sum(map(len, self._images.values())) == len(self._order)
         assert self._tables >= {image.table.name for image in self._order}, "a table is missing"
-        assert len(self._unsorted) + sum(map(len, self._keys.values())) <= 65 * (2 * len(self._order) + STALE + 1), "stale keys pile up"
+        assert sum(map(len, self._keys.values())) <= 65 * (2 * len(self._order) + STALE + 1), "stale keys pile up"
 
     def _forget(self, gone: int) -> None:
         """So many images were taken out of ``_order`` and ``_images``. Their keys and tables stay until they are many."""
         self._stale += gone
         if self._stale > len(self._order) + STALE:
             self._keys.clear()
-            self._unsorted = list(self._order)
+            self._sorted = 0
             self._tables = {image.table.name for image in self._order}
             self._stale = 0
 
     def _sort(self) -> None:
         """Have every image's keys in ``_keys``."""
         grown: dict[str, list[tuple[bytes, str]]] = {}
-        for image in self._unsorted:
+        for image in islice(reversed(self._order), len(self._order) - self._sorted):
             if image.json is not None:
                 for ref, entry in _entries(image):
                     grown.setdefault(ref, []).append(entry)
-        self._unsorted = []
+        self._sorted = len(self._order)
         for ref, entries in grown.items():
             keys = self._keys.setdefault(ref, [])
             if len(entries) > FEW:

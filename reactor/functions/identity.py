@@ -62,7 +62,7 @@ class Identity:
 STANDARD_CLAIMS = frozenset(field.name for field in fields(Identity) if field.init) - {"claims"}
 
 
-class Caller(Struct, frozen=True):
+class Caller(Struct, frozen=True, gc=False):
     """Where a call comes from.
 
     Attributes:

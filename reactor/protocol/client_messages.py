@@ -79,7 +79,7 @@ class ModifyQuerySet:
     modifications: tuple[Add | Remove, ...]
 
 
-class Mutation(Struct, frozen=True):
+class Mutation(Struct, frozen=True, gc=False):
     """Run a mutation; once for each session and request id."""
 
     request_id: RequestId
@@ -87,7 +87,7 @@ class Mutation(Struct, frozen=True):
     args: bytes
 
 
-class Action(Struct, frozen=True):
+class Action(Struct, frozen=True, gc=False):
     """Run an action."""
 
     request_id: RequestId

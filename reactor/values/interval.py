@@ -10,7 +10,7 @@ __all__ = ["END", "FULL", "Interval"]
 END = b"\xff"
 
 
-class Interval(Struct, frozen=True):
+class Interval(Struct, frozen=True, gc=False):
     """The half-open range ``[lo, hi)`` of the keys of one index.
 
     ``prefix`` is the longest equality prefix that the range is known to lie in: whole encoded fields, and every
