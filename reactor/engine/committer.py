@@ -139,9 +139,7 @@ class _Favoured(NamedTuple):
 class MutationTransaction(Transaction):
     """A transaction that the committer began, and may accept."""
 
-    __slots__ = ("epoch",)
-
-    epoch: int
+    epoch: int = 0
 
 
 class Committer:
@@ -633,7 +631,9 @@ class Committer:
 
     def _prune(self) -> None:
         """Forget what every running mutation's snapshot, and every later one, has."""
-        above = min((tx.base.above for tx in self._running), default=self.flushed)
+        # The one that has run for longest began with the least.
+        oldest = next(iter(self._running), None)
+        above = self.flushed if oldest is None else oldest.base.above
         self._overlay.drop_upto(above)
         self._recent.drop_upto(above)
 

@@ -69,51 +69,36 @@ class Savepoint:
     bytes_written: int
 
 
-class Transaction:
+class Transaction(Struct, eq=False):
     """Reads and writes of one run. Made by the engine only.
 
     Attributes:
-        ts: the newest commit of the snapshot. What it reads may be newer where accepted commits lie on top.
         now_ms: when it began, ms since the epoch; frozen.
-        creation_time: of the next document it inserts.
+        creation_time: of the next document it inserts, unless ``now_ms`` is later.
         read_set: what it looked at so far.
         usage: what it has used of its limits so far.
         waiting: how many reads wait for the store.
         failed: how the store failed at a read. Then nothing that the run comes to holds, whatever it made of that.
     """
 
-    __slots__ = (
-        "_before",
-        "_closed",
-        "_limits",
-        "_own",
-        "_position",
-        "base",
-        "creation_time",
-        "failed",
-        "now_ms",
-        "read_only",
-        "read_set",
-        "ts",
-        "usage",
-        "waiting",
-    )
+    base: Base
+    now_ms: float
+    limits: Limits
+    read_only: bool
+    creation_time: float = 0.0
+    read_set: ReadSet = field(default_factory=ReadSet)
+    usage: Usage = field(default_factory=Usage)
+    waiting: int = 0
+    failed: StoreError | None = None
+    _own: Overlay = field(default_factory=lambda: EMPTY)  # until the first write
+    _before: dict[str, Row | None] = {}  # as the transaction found the documents that it wrote
+    _position: int = 0
+    _closed: bool = False
 
-    def __init__(self, base: Base, now_ms: float, limits: Limits, read_only: bool, creation_time: float = 0.0) -> None:
-        self.base = base
-        self._limits = limits
-        self._own = EMPTY  # until the first write
-        self._before: dict[str, Row | None] = {}  # as the transaction found the documents that it wrote
-        self._position = 0
-        self._closed = False
-        self.creation_time = max(now_ms, creation_time)
-        self.ts: Ts = base.snapshot.ts
-        self.now_ms = now_ms
-        self.read_only = read_only
-        self.read_set = ReadSet()
-        self.usage = Usage()
-        self.waiting = 0
-        self.failed: StoreError | None = None
+    @property
+    def ts(self) -> Ts:
+        """The newest commit of the snapshot. What it reads may be newer where accepted commits lie on top."""
+        return self.base.snapshot.ts
 
     # --- reading
 
@@ -156,7 +141,7 @@ class Transaction:
         row = base.cache.row(id, base.upto)
         if row is None:
             return None
-        usage, limits = self.usage, self._limits
+        usage, limits = self.usage, self.limits
         if self._closed or usage.index_ranges_read >= limits.index_ranges_read:
             return None  # ``get`` says why
         usage.index_ranges_read += 1
@@ -182,7 +167,7 @@ class Transaction:
         rows = base.cache.point(index, prefix, hi, base.upto, n, reverse=reverse)
         if rows is None:
             return None
-        usage, limits = self.usage, self._limits
+        usage, limits = self.usage, self.limits
         if self._closed or usage.index_ranges_read >= limits.index_ranges_read:
             return None  # ``scan`` says why
         usage.index_ranges_read += 1
@@ -269,7 +254,7 @@ class Transaction:
         if self._closed:
             self.check_open()
         assert not self.read_only, "a query's transaction does not write"
-        usage, limits = self.usage, self._limits
+        usage, limits = self.usage, self.limits
         usage.documents_written += 1
         usage.bytes_written += size_bytes
         if usage.documents_written > limits.documents_written:
@@ -295,7 +280,7 @@ class Transaction:
 
     def next_creation_time(self) -> float:
         """Creation time for one insert: from the start of the transaction, each the next float above the last."""
-        time = self.creation_time
+        time = max(self.creation_time, self.now_ms)
         self.creation_time = math.nextafter(time, math.inf)
         return time
 
@@ -388,29 +373,29 @@ class Transaction:
 
     def _count_range(self) -> None:
         self.usage.index_ranges_read += 1
-        if self.usage.index_ranges_read > self._limits.index_ranges_read:
+        if self.usage.index_ranges_read > self.limits.index_ranges_read:
             raise LimitExceeded(
-                f"A function reads at most {self._limits.index_ranges_read} index ranges (each get and each query is one). "
+                f"A function reads at most {self.limits.index_ranges_read} index ranges (each get and each query is one). "
                 "Read ranges instead of single documents, or split the work.",
                 code="TooManyReads",
             )
 
     def _count_row(self, row: Row) -> None:
-        usage, limits = self.usage, self._limits
+        usage, limits = self.usage, self.limits
         usage.documents_read += 1
         usage.bytes_read += len(row.json)
         if usage.documents_read > limits.documents_read or usage.bytes_read > limits.bytes_read:
             self._read_too_much()
 
     def _count_rows(self, rows: Sequence[Row]) -> None:
-        usage, limits = self.usage, self._limits
+        usage, limits = self.usage, self.limits
         usage.documents_read += len(rows)
         usage.bytes_read += sum([len(row.json) for row in rows])
         if usage.documents_read > limits.documents_read or usage.bytes_read > limits.bytes_read:
             self._read_too_much()
 
     def _read_too_much(self) -> None:
-        usage, limits = self.usage, self._limits
+        usage, limits = self.usage, self.limits
         if usage.documents_read > limits.documents_read:
             raise LimitExceeded(
                 f"A function reads at most {limits.documents_read} documents, those that a filter rejects included. "
@@ -454,7 +439,7 @@ class Scan:
             return []
         # One row past the limit is enough to know that it is exceeded, however many are asked for. Whoever goes on after
         # that meets it again.
-        n = min(n, max(1, tx._limits.documents_read - tx.usage.documents_read + 1))
+        n = min(n, max(1, tx.limits.documents_read - tx.usage.documents_read + 1))
         first = self._span is None
         rows = await self._fetch(n)
         self._ahead = []
