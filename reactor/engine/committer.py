@@ -104,19 +104,22 @@ OnDurable = Callable[[Committed], None]
 
 
 class Accepted(Brief[Committed]):
-    """A mutation on its way into the store, and what it comes to there."""
+    """A mutation on its way into the store, and what it comes to there. Filled by ``Committer._queue``: to pass a future through an
+    ``__init__`` of ours would take three times as long.
 
-    __slots__ = ("answer", "commit", "on_durable", "position", "read_set", "settled")
+    Attributes:
+        handed: what the run hands through to its caller.
+        settled: for whoever waits without being the caller; see ``Committer.in_flight``.
+    """
 
-    def __init__(self, position: int, commit: Commit, read_set: ReadSet, answer: Answer, on_durable: OnDurable | None) -> None:
-        asyncio.Future.__init__(self)
-        self.position = position
-        self.commit = commit
-        self.read_set = read_set
-        self.answer = answer
-        self.on_durable = on_durable
-        #: For whoever waits without being the caller; see ``Committer.in_flight``.
-        self.settled: asyncio.Future[None] | None = None
+    __slots__ = ("commit", "handed", "on_durable", "position", "read_set", "settled")
+
+    position: int
+    commit: Commit
+    read_set: ReadSet
+    handed: Any
+    on_durable: OnDurable | None
+    settled: asyncio.Future[None] | None
 
     def settle(self, outcome: Committed | Exception) -> None:
         """Tell the caller, who may be gone, and whoever else waits."""
@@ -202,18 +205,18 @@ class Committer:
 
     # --- mutations
 
-    async def begin(self, *, favoured: bool = False) -> MutationTransaction:
+    def begin(self, *, favoured: bool = False) -> MutationTransaction | None:
         """A transaction on the newest accepted state. Must be ended with ``end``.
 
-        Waits while a push switches the schema, and, unless it is ``favoured`` itself, while another one is.
+        None, while a push switches the schema, and, unless it is ``favoured`` itself, while another one is: see ``opened``.
 
         Raises:
             StoreError: the committer has ended.
         """
         if self._ended is not None:
             raise self._ended
-        while not self._open.is_set() or not (favoured or self._unfavoured.is_set()):
-            await (self._open if not self._open.is_set() else self._unfavoured).wait()
+        if not self._open.is_set() or not (favoured or self._unfavoured.is_set()):
+            return None
         snapshot = self._store.snapshot()
         base = Base(snapshot, self._overlay, self.flushed, self.position, self.cache_at(snapshot.ts))
         now_ms = self._runtime.now_ns() / 1e6
@@ -221,6 +224,10 @@ class Committer:
         tx.epoch = self._epoch
         self._running[tx] = None
         return tx
+
+    async def opened(self) -> None:
+        """Wait while what keeps a mutation from beginning now does."""
+        await (self._open if not self._open.is_set() else self._unfavoured).wait()
 
     @contextlib.asynccontextmanager
     async def favour(self) -> AsyncIterator[None]:
@@ -302,10 +309,9 @@ class Committer:
         if writes:
             self._lay(position, writes, pending=True)
         commit = Commit(writes, request, answer.value, answer.log_lines)
-        accepted = Accepted(position, commit, tx.read_set, answer, on_durable)
+        accepted = self._queue(position, commit, tx.read_set, answer.result, on_durable)
         if request is not None:
             self._requests[request] = accepted
-        self._queue(accepted)
         return accepted
 
     def _lay(self, position: int, writes: Sequence[Write], *, pending: bool = False, undone: bool = False) -> None:
@@ -334,16 +340,21 @@ class Committer:
         """
         self._check(tx, undone_only=self._store.exclusive)
         if tx.base.upto > self.flushed or not self._store.exclusive:
-            accepted = Accepted(self.position + 1, Commit(()), tx.read_set, Answer(b"null"), None)
-            self._queue(accepted)
-            await accepted
+            await self._queue(self.position + 1, Commit(()), tx.read_set, None, None)
 
-    def _queue(self, accepted: Accepted) -> None:
-        self.position = self.cache.position = accepted.position
+    def _queue(self, position: int, commit: Commit, read_set: ReadSet, handed: Any, on_durable: OnDurable | None) -> Accepted:
+        accepted = Accepted()
+        accepted.position = self.position = self.cache.position = position
+        accepted.commit = commit
+        accepted.read_set = read_set
+        accepted.handed = handed
+        accepted.on_durable = on_durable
+        accepted.settled = None
         if not self._pending:
             self._idle.clear()
             self._wake.set()
         self._pending.append(accepted)
+        return accepted
 
     def in_flight(self, request: RequestKey) -> asyncio.Future[None] | None:
         """Resolves when the accepted commit of this request is durable or has failed; None when there is none.
@@ -574,7 +585,8 @@ class Committer:
         self.group_sizes.add(len(group))
         self._flush()
         for accepted in group:
-            committed = Committed(accepted.commit.ts, accepted.answer.value, accepted.answer.log_lines, accepted.answer.result)
+            commit = accepted.commit
+            committed = Committed(commit.ts, commit.result, commit.log_lines, accepted.handed)
             # Before live queries: a client gets its response before the transition that covers it.
             if accepted.on_durable is not None:
                 try:

@@ -69,7 +69,7 @@ class Engine:
         self._pins = Pins(store, self._committer)
         store.on_news(self._committer.hear)
         self._claims: dict[RequestKey, asyncio.Future[None] | None] = {}  # running; a future once somebody else waits
-        self._newest: dict[str, int] = {}  # request of each session that ran lately; see _remembered
+        self._newest: dict[str, int] = {}  # request of each session that ran lately; see _is_new
         self._pushing = asyncio.Lock()
         self._writer: asyncio.Task[None] | None = None
         self.conflicts: dict[str, int] = {}
@@ -242,62 +242,51 @@ class Engine:
 
         Cancelling it after the commit was accepted does not undo the commit.
         """
-        if request is None:
-            return await self._attempts(run, None, on_durable)
-        while (earlier := self._earlier(request)) is not None:
-            # The same request is running, or being written, sent over another connection: its outcome decides.
-            await asyncio.shield(earlier)
-        self._claims[request] = None
+        if request is not None:
+            while (earlier := self._earlier(request)) is not None:
+                # The same request is running, or being written, sent over another connection: its outcome decides.
+                await asyncio.shield(earlier)
+            self._claims[request] = None
+        table = ""
+        ask = True  # for the request's first answer; one that another node gives from then on is met when this one is written
+        attempt = runs = 0
         try:
-            return await self._attempts(run, request, on_durable)
+            while attempt < self._limits.mutation_attempts and runs < RUNS * self._limits.mutation_attempts:
+                runs += 1
+                try:
+                    if runs <= FAVOURED_AFTER:
+                        accepted = await self._attempt(run, request, on_durable, ask=ask)
+                    else:
+                        async with self._committer.favour():
+                            accepted = await self._attempt(run, request, on_durable, ask=ask, favoured=True)
+                    if isinstance(accepted, Committed):
+                        return accepted
+                    if isinstance(accepted, Accepted):
+                        return await accepted
+                    tx, error = accepted
+                    await self._committer.confirm(tx)
+                except Conflict as conflict:
+                    table, ask = conflict.table, conflict.repeated
+                    attempt += not conflict.innocent
+                    self._count(conflict, again=attempt < self._limits.mutation_attempts)
+                    continue
+                if request is not None and (record := await self._answered_elsewhere(request)) is not None:
+                    return _replayed(record, on_durable)
+                raise error
         finally:
-            claim = self._claims.pop(request)
-            if claim is not None:
+            if request is not None and (claim := self._claims.pop(request)) is not None:
                 claim.set_result(None)
+        where = f"Documents in table {table!r}" if table else "Documents that it read"
+        raise WriteConflict(
+            f"{where} changed while the mutation ran, on each of its {self._limits.mutation_attempts} attempts. "
+            "Nothing was written. Read less in the mutation, or retry it."
+        )
 
     async def trim(self, *, now_ns: int) -> None:
         """Forget what the log and the remembered requests keep past their retention."""
         log_before = now_ns - int(self._limits.log_retention_s * 1e9)
         requests_before = now_ns - int(self._limits.request_retention_s * 1e9)
         await self._store.trim(log_before=Ts(log_before), requests_before=Ts(requests_before))
-
-    async def _attempts(
-        self,
-        run: Callable[[MutationTransaction], Awaitable[Answer]],
-        request: RequestKey | None,
-        on_durable: Callable[[Committed], None] | None,
-    ) -> Committed:
-        table = ""
-        ask = True  # for the request's first answer; one that another node gives from then on is met when this one is written
-        attempt = 0
-        for runs in range(RUNS * self._limits.mutation_attempts):
-            if attempt == self._limits.mutation_attempts:
-                break
-            try:
-                if runs < FAVOURED_AFTER:
-                    accepted = await self._attempt(run, request, on_durable, ask=ask)
-                else:
-                    async with self._committer.favour():
-                        accepted = await self._attempt(run, request, on_durable, ask=ask, favoured=True)
-                if isinstance(accepted, Committed):
-                    return accepted
-                if isinstance(accepted, Accepted):
-                    return await accepted
-                tx, error = accepted
-                await self._committer.confirm(tx)
-            except Conflict as conflict:
-                table, ask = conflict.table, conflict.repeated
-                attempt += not conflict.innocent
-                self._count(conflict, again=attempt < self._limits.mutation_attempts)
-                continue
-            if request is not None and (record := await self._answered_elsewhere(request)) is not None:
-                return _replayed(record, on_durable)
-            raise error
-        where = f"Documents in table {table!r}" if table else "Documents that it read"
-        raise WriteConflict(
-            f"{where} changed while the mutation ran, on each of its {self._limits.mutation_attempts} attempts. "
-            "Nothing was written. Read less in the mutation, or retry it."
-        )
 
     def _count(self, conflict: Conflict, *, again: bool) -> None:
         if conflict.table:
@@ -329,14 +318,16 @@ class Engine:
             Conflict: it has to run again.
             StoreError: the database could not be read.
         """
-        tx = await self._committer.begin(favoured=favoured)
+        committer = self._committer
+        while (tx := committer.begin(favoured=favoured)) is None:
+            await committer.opened()
         try:
-            if ask and request is not None and (record := await self._remembered(tx, request)) is not None:
+            if ask and request is not None and not self._is_new(request) and (record := await self._remembered(tx, request)) is not None:
                 return _replayed(record, on_durable)
             answer = await run(tx)
             if tx.failed is not None:
                 raise tx.failed
-            return self._committer.accept(tx, answer, request, on_durable)
+            return committer.accept(tx, answer, request, on_durable)
         except (Conflict, StoreError):
             raise
         except Exception as error:
@@ -344,14 +335,23 @@ class Engine:
                 raise tx.failed from error
             return tx, error
         finally:
-            self._committer.end(tx)
+            committer.end(tx)
+
+    def _is_new(self, request: RequestKey) -> bool:
+        """Whether it is known that the request was never answered before.
+
+        Clients number theirs upwards: one above all that this session has had here was never answered, unless by another node
+        meanwhile. That is found out when it is written, or has failed. Whoever runs it claims it meanwhile.
+        """
+        session, number = request
+        newest = self._newest.get(session)
+        if newest is None or number <= newest:
+            return False
+        self._newest[session] = number
+        return True
 
     async def _remembered(self, tx: Transaction, request: RequestKey) -> RequestRecord | None:
-        """The answer that the request got the first time.
-
-        Clients number their requests upwards: one above all that this session has had here was never answered, unless by
-        another node meanwhile. That is found out when it is written, or has failed. Whoever runs it claims it meanwhile.
-        """
+        """The answer that the request got the first time."""
         session, number = request
         newest = self._newest.get(session)
         if newest is None:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import types
 from collections.abc import Coroutine, Generator
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
 from msgspec import Struct
 
@@ -39,7 +40,7 @@ async def execute(run: Run, coro: Coroutine[Any, Any, T]) -> T:
     try:
         if run.kind == "action":
             return await _limited(run, coro)
-        result = await _Steps(run, coro)
+        result = await _steps(run, coro)
         if run.timed_out:
             raise _computed_too_long(run)
         return result
@@ -64,7 +65,7 @@ def prepare_loop() -> None:
 async def _limited(run: Run, coro: Coroutine[Any, Any, T]) -> T:
     try:
         async with asyncio.timeout(run.limits.action_time_s) as timeout:
-            return await _Steps(run, coro)
+            return await _steps(run, coro)
     except TimeoutError:
         if timeout.expired():
             raise FunctionTimeout(
@@ -86,61 +87,74 @@ def _computed_too_long(run: Run) -> FunctionTimeout:
     )
 
 
-class _Steps(Struct, Generic[T], eq=False):
-    """Awaits a coroutine step by step under its run."""
+@types.coroutine
+def _steps(run: Run, coro: Coroutine[Any, Any, T]) -> Generator[Any, Any, T]:
+    """Run ``coro`` step by step under ``run``."""
+    slot = slot_of_this_thread()
+    patience: _Patience | None = None  # needed from the first wait on
+    sent: Any = None
+    error: BaseException | None = None
+    try:
+        while True:
+            outer, outer_started = slot.run, slot.started
+            token = current_run.set(run)
+            slot.begin(run)
+            try:
+                waited = coro.send(sent) if error is None else coro.throw(error)
+            except StopIteration as stop:
+                result: T = stop.value
+                return result
+            finally:
+                slot.end(run, outer, outer_started)
+                current_run.reset(token)
+            sent = error = None
+            if run.kind != "action":
+                if patience is None:
+                    patience = _Patience(run)
+                if run.ended or run.over_limit:
+                    patience.insist(coro)
+                    error = Interrupt()
+                    continue
+                patience.wait(waited)
+            try:
+                sent = yield waited
+            except GeneratorExit:
+                coro.close()
+                raise
+            except BaseException as thrown:
+                error = thrown
+    finally:
+        if patience is not None:
+            patience.end()
+
+
+class _Patience(Struct, eq=False):
+    """With a query or mutation that waits: for what must come from the database, and soon."""
 
     _run: Run
-    _coro: Coroutine[Any, Any, T]
     _waited: Any = None
     _insisted: int = 0
     _timer: asyncio.TimerHandle | None = None
 
-    def __await__(self) -> Generator[Any, Any, T]:
-        run, coro = self._run, self._coro
-        slot = slot_of_this_thread()
-        sent: Any = None
-        error: BaseException | None = None
-        try:
-            while True:
-                outer, outer_started = slot.run, slot.started
-                token = current_run.set(run)
-                slot.begin(run)
-                try:
-                    waited = coro.send(sent) if error is None else coro.throw(error)
-                except StopIteration as stop:
-                    result: T = stop.value
-                    return result
-                finally:
-                    slot.end(run, outer, outer_started)
-                    current_run.reset(token)
-                sent = error = None
-                if run.kind != "action":
-                    if run.ended or run.over_limit:
-                        self._insist()
-                        error = Interrupt()
-                        continue
-                    if self._timer is None:
-                        # In two halves: when the whole process was stopped for a while, both are over at once, and what it waits
-                        # for may have come meanwhile. The second begins only when that was looked for.
-                        self._timer = asyncio.get_running_loop().call_later(run.limits.function_wait_s / 2, self._lose_patience)
-                self._waited = waited
-                try:
-                    sent = yield waited
-                except GeneratorExit:
-                    coro.close()
-                    raise
-                except BaseException as thrown:
-                    error = thrown
-        finally:
-            if self._timer is not None:
-                self._timer.cancel()
-
-    def _insist(self) -> None:
-        """The run is over and the coroutine goes on to wait: it is interrupted, and given up if it swallows that again and again."""
+    def insist(self, coro: Coroutine[Any, Any, Any]) -> None:
+        """The run is over and the coroutine goes on to wait: it is to be interrupted, and given up if it swallows that again and again."""
         self._insisted += 1
         if self._insisted > _INSIST:
-            _close(self._coro)
+            _close(coro)
             raise Interrupt
+
+    def wait(self, waited: Any) -> None:
+        """It waits for something, or for something else."""
+        self._waited = waited
+        if self._timer is None:
+            # In two halves: when the whole process was stopped for a while, both are over at once, and what it waits
+            # for may have come meanwhile. The second begins only when that was looked for.
+            self._timer = asyncio.get_running_loop().call_later(self._run.limits.function_wait_s / 2, self._lose_patience)
+
+    def end(self) -> None:
+        """It does not wait any more."""
+        if self._timer is not None:
+            self._timer.cancel()
 
     def _lose_patience(self) -> None:
         self._timer = asyncio.get_running_loop().call_later(self._run.limits.function_wait_s / 2, self._give_up)
@@ -191,7 +205,7 @@ def _close(coro: Coroutine[Any, Any, Any]) -> None:
 
 async def _part(run: Run, coro: Coroutine[Any, Any, T]) -> T:
     try:
-        result: T = await _Steps(run, coro)
+        result: T = await _steps(run, coro)
         return result
     except Interrupt:
         raise _computed_too_long(run) from None
