@@ -426,15 +426,18 @@ class Writer(Reader):
             SchemaError: the whole resulting document does not fit.
             IdError: not an id.
         """
-        table, row = await self._existing(id, "patch")
-        encoded, moves = self._patched(table, row, fields)
-        self._put(table, row.id, encoded, row, "patch of", moves)
+        table, row = self._at_hand(id) or await self._existing(id, "patch")
+        encoded, moves, plain = self._patched(table, row, fields)
+        self._put(table, row.id, encoded, row, "patch of", moves, fields if plain else None)
 
-    def _patched(self, table: Table, row: Row, fields: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
-        """The whole document with other values of ``fields``, in the wire's encoding; and whether an index may see them."""
+    def _patched(self, table: Table, row: Row, fields: Mapping[str, Any]) -> tuple[dict[str, Any], bool, bool]:
+        """The whole document with other values of ``fields``, in the wire's encoding; whether an index may see them; and whether they
+        fit just as they are, in the place of values that are there.
+        """
         encoded: dict[str, Any] = orjson.loads(row.json)
         plan = table.document.__plan__
         moves = False
+        plain = True
         for name, value in fields.items():
             wire = plan.wire_names.get(name)
             if wire is None:
@@ -442,11 +445,12 @@ class Writer(Reader):
                     f"patch of table {table.name!r}: there is no field {name!r}. The fields are: {', '.join(plan.wire_names)}."
                 )
             moves = moves or wire in table.indexed
+            plain = plain and wire in encoded and plan.plain.get(name) is type(value)
             if value is ABSENT or (value is None and name in plan.optional):
                 encoded.pop(wire, None)
             else:
                 encoded[wire] = self._encoded(table, wire, value, "patch of")
-        return encoded, moves
+        return encoded, moves, plain
 
     async def replace(self, id: Id[D], document: D, /) -> None:
         """Put ``document`` in the place of the one with this id, which keeps its id and creation time.
@@ -456,7 +460,7 @@ class Writer(Reader):
             SchemaError: the new one does not fit, or is of another class.
             IdError: not an id.
         """
-        table, row = await self._existing(id, "replace")
+        table, row = self._at_hand(id) or await self._existing(id, "replace")
         self._put(table, row.id, self._replaced(table, row, document), row, "replace in", True)
 
     def _replaced(self, table: Table, row: Row, document: Document) -> dict[str, Any]:
@@ -474,23 +478,25 @@ class Writer(Reader):
             DocumentNotFound: there is no such document.
             IdError: not an id.
         """
-        table, row = await self._existing(id, "delete")
+        table, row = self._at_hand(id) or await self._existing(id, "delete")
         self._tx.write(table, row.id, row, None, (), 0)
 
+    def _at_hand(self, id: Any) -> tuple[Table, Row] | None:
+        """What ``_existing`` gives, if nothing has to be waited for to tell."""
+        known = self._known_row(id) if self.nested is None else None
+        if known is not None and not known[0].writable:
+            self._check_writable(known[0])
+        return known
+
     async def _existing(self, id: Any, verb: str) -> tuple[Table, Row]:
+        """The document to be changed, and its table."""
         if self.nested is not None:
             await self.turn()
-        known = self._known_row(id)
-        if known is not None:
-            table, row = known
-        else:
-            found = self._table_of(id)
-            read = None if found is None else await self._tx.get(found, id)
-            if found is None or read is None:
-                raise missing(verb, id)
-            table, row = found, read
-        if not table.writable:
-            self._check_writable(table)
+        table = self._table_of(id)
+        row = None if table is None else await self._tx.get(table, id)
+        if table is None or row is None:
+            raise missing(verb, id)
+        self._check_writable(table)
         return table, row
 
     def _check_writable(self, table: Table) -> None:
@@ -530,12 +536,22 @@ class Writer(Reader):
         advice = f" At most {self._limits.document_depth} levels are allowed." if error.code == "TooNestedError" else ""
         return SchemaError(f"{doing} table {table.name!r}: {error}{advice}", code=error.code)
 
-    def _put(self, table: Table, id: str, encoded: dict[str, Any], before: Row | None, doing: str, moves: bool) -> None:
+    def _put(
+        self,
+        table: Table,
+        id: str,
+        encoded: dict[str, Any],
+        before: Row | None,
+        doing: str,
+        moves: bool,
+        plain: Mapping[str, Any] | None = None,
+    ) -> None:
         """Check and write a whole document.
 
         Args:
             encoded: its fields, system fields included, in the wire's encoding.
             moves: whether a field that an index has may have changed.
+            plain: all that changes, where that is known to fit and be plain.
         """
         limits = self._limits
         if len(encoded) - 2 > limits.object_fields:
@@ -557,14 +573,19 @@ class Writer(Reader):
         text = raw.decode()
         if before is not None and before.json == text:
             return
-        document = self._fitting(table, text, doing)
+        plan = table.document.__plan__
+        if before is not None and plain is not None and type(before.document) is table.document:
+            document: Document = plan.changed(before.document, plain, text)
+        else:
+            document = self._fitting(table, text, doing)
+            if plan.shareable:
+                plan.shared(document, id)
         if before is not None and not moves:
             keys = before.keys or table.keys_of_json(before.json)
             before.keys = keys
         else:
             keys = table.keys_of(encoded)
-        plan = table.document.__plan__
-        self._tx.write(table, id, before, text, keys, len(raw), plan.shared(document, id) if plan.shareable else None)
+        self._tx.write(table, id, before, text, keys, len(raw), document if plan.shareable else None)
 
     def _fitting(self, table: Table, text: str, doing: str) -> Document:
         try:

@@ -321,7 +321,9 @@ def _complete(document: type[Document], names: Mapping[str, Any], where: str) ->
             raise SchemaError(
                 f"{where}: the field name {wire!r} begins with '_', which is kept for system fields.", code="SchemaDefinitionError"
             )
-    type.__setattr__(document, "__pydantic_validator__", validators.constructor(document, where))
+    schema = validators.row_schema(document, where)
+    plan.plain = validators.plain_fields(schema)
+    type.__setattr__(document, "__pydantic_validator__", validators.constructor(schema))
 
 
 def _assigned_twice(document: type[Document]) -> set[str]:

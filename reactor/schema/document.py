@@ -58,14 +58,18 @@ class Plan:
     """How the fields of a model class or dataclass are named on the wire, and which are left out there.
 
     A field declared with the default None is absent where it is None; one whose value is ``ABSENT`` is absent.
+
+    Attributes:
+        plain: of a table's class, see ``reactor.schema.validators.plain_fields``.
     """
 
-    __slots__ = ("_common", "_field_sets", "fields", "model", "optional", "shareable", "types", "wire_names")
+    __slots__ = ("_common", "_field_sets", "fields", "model", "optional", "plain", "shareable", "types", "wire_names")
 
     def __init__(self, model: type) -> None:
         self.model = model
         self._field_sets: dict[frozenset[str], set[str]] = {}
         self._common: set[str] = set()  # the one of these that was needed last
+        self.plain: Mapping[str, type] = {}
         self.wire_names: dict[str, str] = {}
         self.optional: set[str] = set()
         self.types: dict[str, Any] = {}
@@ -95,6 +99,20 @@ class Plan:
             known = self._common = sets.setdefault(found, mine)
         object.__setattr__(document, "__pydantic_fields_set__", known)
         return document
+
+    def changed(self, document: Document, fields: Mapping[str, Any], json: str) -> Document:
+        """What reading ``json`` gives, in a third of the time.
+
+        Args:
+            document: read and shareable. ``json`` is its text but for ``fields``, all plain, which it has too.
+        """
+        made: Document = object.__new__(type(document))
+        put = object.__setattr__
+        put(made, "__dict__", {**document.__dict__, **fields, "_json": json})
+        put(made, "__pydantic_fields_set__", document.__pydantic_fields_set__)
+        put(made, "__pydantic_extra__", None)
+        put(made, "__pydantic_private__", None)
+        return made
 
     def wire_path(self, path: str) -> str:
         """A dotted path of field names as wire names. Names past the first that no model declares stand as they are."""

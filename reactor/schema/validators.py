@@ -21,7 +21,7 @@ from reactor.schema.pagination import PaginationOptions
 from reactor.values import codec
 from reactor.values.codec import Int64
 
-__all__ = ["ArgsValidator", "ReturnsValidator", "adapt", "describe", "reasons", "row_loader", "row_schema"]
+__all__ = ["ArgsValidator", "ReturnsValidator", "adapt", "describe", "plain_fields", "reasons", "row_loader", "row_schema"]
 
 _EXACT = 2**53
 
@@ -284,13 +284,46 @@ def row_loader(document: type[Document]) -> SchemaValidator:
     return _compile(row_schema(document))
 
 
-def constructor(document: type[Document], where: str) -> SchemaValidator:
-    """What checks documents of this class that Python makes: as strictly as rows, and without system fields.
+def constructor(schema: Any) -> SchemaValidator:
+    """What checks documents that Python makes: as strictly as rows, and without system fields.
 
-    Raises:
-        SchemaError: a field has a type that the wire does not have.
+    Args:
+        schema: of ``row_schema``.
     """
-    return _compile(_without_system_fields(row_schema(document, where)))
+    return _compile(_without_system_fields(schema))
+
+
+def plain_fields(schema: Any) -> dict[str, type]:
+    """The fields of a document class that take every value of just this type, and take it as it is, by name.
+
+    Args:
+        schema: of ``row_schema``.
+
+    None where something looks at the document as a whole: what a field becomes may then depend on the others.
+    """
+    if schema["type"] != "model" or schema["schema"]["type"] != "model-fields" or schema["custom_init"] or "post_init" in schema:
+        return {}
+    if not schema["config"].keys() <= _NOT_OF_FIELDS:
+        return {}
+    plain: dict[str, type] = {}
+    for name, field in schema["schema"]["fields"].items():
+        taken = field["schema"]
+        if taken["type"] == "default":
+            taken = taken["schema"]
+        for kind, whole in _AS_IT_IS:
+            if taken == whole:
+                plain[name] = kind
+    return plain
+
+
+#: The types whose values are their own encoding, as fields have them that are declared with nothing else.
+_AS_IT_IS: tuple[tuple[type, Any], ...] = (
+    (float, _float({"type": "float"})),
+    (str, _strict({"type": "str"}, "")),
+    (bool, _strict({"type": "bool"}, "")),
+)
+#: Settings of a class that change no value.
+_NOT_OF_FIELDS = {"extra_fields_behavior", "strict", "title", "validate_by_alias", "validate_by_name"}
 
 
 def _without_system_fields(schema: Any) -> Any:

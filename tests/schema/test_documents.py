@@ -12,7 +12,7 @@ import orjson
 import pydantic.dataclasses
 import pytest
 from hypothesis import given
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic.alias_generators import to_camel
 from typing_extensions import TypedDict
 
@@ -418,6 +418,46 @@ def test_documents_with_the_same_fields_hold_one_set_of_them_and_copies_their_ow
     for copied in (first.model_copy(update={"both": "z"}), copy.copy(first), copy.deepcopy(first), pickle.loads(pickle.dumps(first))):
         assert copied.model_fields_set is not first.model_fields_set
     assert "both" not in second.model_fields_set
+
+
+@pytest.mark.parametrize(
+    ("kind", "value"),
+    [(float, 2.5), (float, -0.0), (float, math.inf), (str, "new"), (bool, False), (Annotated[str, Field(alias="named")], "new")],
+)
+def test_a_document_with_other_plain_values_is_what_reading_its_text_gives(kind: Any, value: Any) -> None:
+    thing = document_of({"x": kind, "y": str, "z": float | None}, z=None)
+    catalog = catalog_of(thing)
+    before = stored(thing.model_validate({"x": type(value)(1), "y": "kept"}), catalog)
+    after = thing.from_row(text_of(before.model_copy(update={"x": value})), catalog)
+    changed = thing.__plan__.changed(before, {"x": value}, after.__dict__["_json"])
+    assert thing.__plan__.plain["x"] is type(value)
+    assert list(map(repr, changed.__dict__.items())) == list(map(repr, after.__dict__.items()))
+    assert changed.__getstate__() == after.__getstate__()
+
+
+def looked_at(**attributes: Any) -> type[Document]:
+    return document_of({"x": float}, **attributes)
+
+
+@pytest.mark.parametrize(
+    "thing",
+    [
+        document_of({"x": Annotated[float, Field(gt=0)]}),
+        document_of({"x": Annotated[float, BeforeValidator(abs)]}),
+        document_of({"x": float | None}),
+        document_of({"x": int}),
+        document_of({"x": Literal["a", "b"]}),
+        document_of({"x": Id[Any]}),
+        document_of({"x": str}, model_config=ConfigDict(str_strip_whitespace=True)),
+        looked_at(check=field_validator("x")(lambda x: abs(x))),
+        looked_at(check=model_validator(mode="after")(lambda self: self)),
+        looked_at(check=model_validator(mode="before")(classmethod(lambda cls, fields: fields))),  # type: ignore[arg-type]
+        looked_at(model_post_init=lambda self, context: None),
+    ],
+)
+def test_a_field_is_not_plain_where_anything_else_looks_at_its_value(thing: type[Document]) -> None:
+    catalog_of(thing)
+    assert "x" not in thing.__plan__.plain
 
 
 def test_documents_are_equal_by_id_and_fields() -> None:
