@@ -23,6 +23,7 @@ from reactor.functions.outcome import Outcome
 from reactor.functions.pages import Pager
 from reactor.functions.run import Run
 from reactor.functions.scheduling import Call, Scheduled, cancel, schedule
+from reactor.schema.catalog import Catalog
 from reactor.schema.system import ScheduledFunction
 from reactor.values.ids import Id
 
@@ -36,11 +37,13 @@ class Invocation(Struct, eq=False):
     """One run of a query or mutation, with all that it calls: one transaction, one clock, one identity.
 
     Attributes:
+        catalog: the schema that was in force when it began.
         pager: the pages of the function that was called from outside; each nested call has its own.
         scheduled: how many functions it has scheduled.
     """
 
     _runner: Runner
+    catalog: Catalog
     tx: Transaction
     run: Run
     caller: Caller
@@ -71,8 +74,8 @@ class Invocation(Struct, eq=False):
 
     def context(self, function: Function[..., Any], pager: Pager | None = None) -> QueryCtx:
         """The ctx for one execution of ``function``."""
-        runner, tx = self._runner, self.tx
-        catalog, limits = runner.engine.catalog, runner.limits
+        runner, tx, catalog = self._runner, self.tx, self.catalog
+        limits = runner.limits
         if function.kind == "query":
             reader = Reader(tx, catalog, limits, pager or self.pager)
             return QueryCtx(_Nested(self, function, reader), reader)
@@ -96,7 +99,7 @@ class Invocation(Struct, eq=False):
         self.depth += 1
         try:
             value = await function.body(context, **arguments)
-            text = function.returns.encode(value, runner.engine.catalog, runner.limits.result_size_bytes)
+            text = function.returns.encode(value, self.catalog, runner.limits.result_size_bytes)
         except BaseException:
             if savepoint is not None:
                 tx.rollback(savepoint)
@@ -106,7 +109,7 @@ class Invocation(Struct, eq=False):
         finally:
             context.db.close()
             self.depth -= 1
-        return function.returns.load(text, runner.engine.catalog)
+        return function.returns.load(text, self.catalog)
 
     def resolve(self, kind: Any, function: Function[..., Any] | str) -> Function[..., Any]:
         """The function to call, by object or path."""

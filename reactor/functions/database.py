@@ -137,7 +137,7 @@ class Reader:
 
     def _table(self, document: type[Document]) -> Table:
         """The table of a class, if functions may know of it."""
-        table = self._catalog.table(document)
+        table = self._catalog.by_class.get(document) or self._catalog.table(document)
         if not (table.readable or self._system):
             raise SchemaError(f"Table {table.name!r} is reactor's own, and not for functions to read.", code="InvalidTableName")
         return table
@@ -445,9 +445,12 @@ class Writer(Reader):
                     f"patch of table {table.name!r}: there is no field {name!r}. The fields are: {', '.join(plan.wire_names)}."
                 )
             moves = moves or wire in table.indexed
-            plain = plain and wire in encoded and plan.plain.get(name) is type(value)
+            kind = type(value)
+            plain = plain and wire in encoded and plan.plain.get(name) is kind
             if value is ABSENT or (value is None and name in plan.optional):
                 encoded.pop(wire, None)
+            elif kind is str or kind is bool or value is None or (kind is float and value - value == 0.0 != value):
+                encoded[wire] = value  # its own encoding, as a float is that is neither 0.0 or -0.0 nor infinite or NaN
             else:
                 encoded[wire] = self._encoded(table, wire, value, "patch of")
         return encoded, moves, plain
@@ -520,9 +523,6 @@ class Writer(Reader):
 
     def _encoded(self, table: Table, wire: str, value: Any, doing: str) -> object:
         """A field's new value in the wire's encoding."""
-        kind = type(value)
-        if kind is str or kind is bool or value is None or (kind is float and value - value == 0.0 != value):
-            return value  # its own encoding, as a float is that is neither 0.0 or -0.0 nor infinite or NaN
         try:
             plain = to_value(value)
         except ValueFormatError as error:

@@ -305,7 +305,7 @@ class Runner:
         """What one run of a query or mutation from outside shares with the functions it calls."""
         run = Run(function.path, args, function.kind, tx.now_ms, self._seed, self.limits)
         run.transaction = tx
-        return Invocation(self, tx, run, caller, Pager(self.cursors, journal))
+        return Invocation(self, self.engine.catalog, tx, run, caller, Pager(self.cursors, journal))
 
     def _action_ctx(self, caller: Caller, run: Run) -> ActionCtx:
         return ActionCtx(ActionCalls(self, caller, run))
@@ -338,7 +338,7 @@ class Runner:
     async def _value(self, invocation: Invocation, function: Function[..., Any], args: bytes) -> bytes:
         arguments = self.arguments(function, args)
         value = await execute(invocation.run, function.body(invocation.context(function), **arguments))
-        return function.returns.encode(value, self.engine.catalog, self.limits.result_size_bytes)
+        return function.returns.encode(value, invocation.catalog, self.limits.result_size_bytes)
 
     # --- outcomes
 

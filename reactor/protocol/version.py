@@ -26,7 +26,7 @@ class StateVersion(NamedTuple):
 
 def encode_ts(ts: int) -> str:
     """A ts on the wire: base64 of 8 bytes, little endian."""
-    return base64.b64encode(ts.to_bytes(8, "little")).decode()
+    return binascii.b2a_base64(ts.to_bytes(8, "little"), newline=False).decode()
 
 
 def decode_ts(text: object) -> int:

@@ -165,12 +165,13 @@ def _at(fields: Any, path: tuple[str, ...]) -> Any:
 class Catalog:
     """The tables of one schema. Made by ``of``; bound once to a database's table numbers."""
 
-    __slots__ = ("_by_class_name", "_by_number", "by_number", "tables")
+    __slots__ = ("_by_class_name", "_by_number", "by_class", "by_number", "tables")
 
     def __init__(self) -> None:
         self.tables: Mapping[str, Table] = MappingProxyType({})
         self._by_number: dict[int, str] = {}
         self.by_number: dict[int, Table] = {}  # the schema's own, by their number in ids
+        self.by_class: dict[type[Document], Table] = {}
         self._by_class_name: dict[str, str] = {}
 
     @classmethod
@@ -207,6 +208,7 @@ class Catalog:
         if len(tables) - len(system) > DEFAULT_LIMITS.tables:
             raise SchemaError(f"A schema has at most {DEFAULT_LIMITS.tables} tables, this one has {len(tables) - len(system)}.")
         catalog.tables = MappingProxyType(tables)
+        catalog.by_class = {table.document: table for table in tables.values()}
         for table in tables.values():
             try:
                 table.shape = _shape(table.document, catalog)

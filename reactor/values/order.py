@@ -53,7 +53,10 @@ def encode_key(value: object) -> bytes:
     """
     kind = type(value)
     if kind is float:
-        return _float(value)  # type: ignore[arg-type]
+        raw = _pack_float(value)
+        # IEEE 754 total order: negative numbers with all bits flipped, the others with the sign bit set.
+        first = raw[0]
+        return _POSITIVE[first] + raw[1:] if first < 0x80 else _FLOAT + raw.translate(_FLIPPED)
     if isinstance(value, str):
         return _STRING + _escaped(_utf8(value))
     if value is None:
@@ -64,10 +67,8 @@ def encode_key(value: object) -> bytes:
         return _FALSE
     if isinstance(value, Int64):
         return _INT + _pack_u64(value + _SIGN)
-    if isinstance(value, int):
-        return _float(float(value))
-    if isinstance(value, float):
-        return _float(value)
+    if isinstance(value, int | float):
+        return encode_key(float(value))
     if isinstance(value, bytes):
         return _BYTES + _escaped(value)
     if isinstance(value, list | tuple):
@@ -81,12 +82,10 @@ def encode_key(value: object) -> bytes:
 
 def prefix_end(prefix: bytes) -> bytes:
     """The smallest bytes above everything that begins with ``prefix``; ``b"\\xff"``, above every key, for ``b""``."""
-    stripped = prefix
-    if prefix[-1:] == b"\xff":
-        stripped = prefix.rstrip(b"\xff")
-    if not stripped:
+    if not prefix:
         return b"\xff"
-    return stripped[:-1] + _NEXT[stripped[-1]]
+    last = prefix[-1]
+    return prefix[:-1] + _NEXT[last] if last < 0xFF else prefix_end(prefix.rstrip(b"\xff"))
 
 
 def after(key: bytes) -> bytes:
@@ -102,15 +101,6 @@ def split_key(key: bytes, count: int) -> list[int]:
         at = _end(key, at)
         ends.append(at)
     return ends
-
-
-def _float(value: float) -> bytes:
-    raw = _pack_float(value)
-    # IEEE 754 total order: negative numbers with all bits flipped, the others with the sign bit set.
-    first = raw[0]
-    if first < 0x80:
-        return _POSITIVE[first] + raw[1:]
-    return _FLOAT + raw.translate(_FLIPPED)
 
 
 def _utf8(text: str) -> bytes:
