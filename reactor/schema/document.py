@@ -107,11 +107,10 @@ class Plan:
             document: read and shareable. ``json`` is its text but for ``fields``, all plain, which it has too.
         """
         made: Document = object.__new__(type(document))
-        put = object.__setattr__
-        put(made, "__dict__", {**document.__dict__, **fields, "_json": json})
-        put(made, "__pydantic_fields_set__", document.__pydantic_fields_set__)
-        put(made, "__pydantic_extra__", None)
-        put(made, "__pydantic_private__", None)
+        _set_dict(made, {**document.__dict__, **fields, "_json": json})
+        _set_fields_set(made, document.__pydantic_fields_set__)
+        _set_extra(made, None)
+        _set_private(made, None)
         return made
 
     def wire_path(self, path: str) -> str:
@@ -144,6 +143,11 @@ class Plan:
             raise ValueFormatError(f"the field is an Int64, which no float or int equals. Use Int64({value})")
         return to_value(value)
 
+
+#: What a model consists of, set without asking its class whether it may be.
+_set_dict, _set_fields_set, _set_extra, _set_private = (
+    vars(BaseModel)[name].__set__ for name in ("__dict__", "__pydantic_fields_set__", "__pydantic_extra__", "__pydantic_private__")
+)
 
 _UNCHANGEABLE = (str, float, int, bool, bytes, Int64, Id, None, type(None), Absent)
 
