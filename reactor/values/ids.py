@@ -14,7 +14,7 @@ from reactor.errors import IdError
 if TYPE_CHECKING:
     from pydantic import GetCoreSchemaHandler
 
-__all__ = ["Id", "Tables", "decode_id", "encode_id", "new_id", "table_number_in", "table_number_of"]
+__all__ = ["Id", "Tables", "decode_id", "encode_id", "new_id", "table_number_at", "table_number_of"]
 
 T = TypeVar("T")
 
@@ -116,13 +116,9 @@ def table_number_of(text: str) -> int:
     return decode_id(text)[0]
 
 
-def table_number_in(id: str) -> int:
-    """The table number of what is known to be an id. Of other texts, and beyond 2^21, any number or 0."""
-    return _number_at(id[:5])
-
-
 @lru_cache(maxsize=4096)
-def _number_at(start: str) -> int:
+def table_number_at(start: str) -> int:
+    """The table number of what is known to be an id, by its first five characters. Of other texts, and beyond 2^21, any number or 0."""
     try:
         bits = int(start.encode().translate(_TO_DIGITS), 32)
     except ValueError:
