@@ -220,7 +220,7 @@ class RuledWriter(RuledReader, Writer):
         await super().delete(id)
 
     async def _check_modify(self, verb: str, id: Id[Any], change: Callable[[Table, Row], dict[str, Any]] | None) -> None:
-        table, row = await self._existing(id, verb)
+        table, row = self._at_hand(id) or await self._existing(id, verb)
         document = self._document(table, row)
         if not await self._allowed("read", document):
             # Who may not read it is not told that it is there.

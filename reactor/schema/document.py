@@ -82,7 +82,8 @@ class Plan:
         self.fields = tuple((name, wire, name in self.optional) for name, wire in self.wire_names.items())
         #: Whether an instance that was read can be given to several functions: nothing in it can be changed.
         self.shareable = all(map(_unchangeable, self.types.values())) and not (
-            getattr(model, "__private_attributes__", None) or any(isinstance(value, cached_property) for value in vars(model).values())
+            getattr(model, "__private_attributes__", None)
+            or any(isinstance(value, cached_property) for base in model.__mro__ for value in vars(base).values())
         )
 
     def shared(self, document: Document, id: str) -> Document:

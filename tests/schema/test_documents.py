@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import math
 import pickle
 from dataclasses import dataclass
@@ -418,6 +419,22 @@ def test_documents_with_the_same_fields_hold_one_set_of_them_and_copies_their_ow
     for copied in (first.model_copy(update={"both": "z"}), copy.copy(first), copy.deepcopy(first), pickle.loads(pickle.dumps(first))):
         assert copied.model_fields_set is not first.model_fields_set
     assert "both" not in second.model_fields_set
+
+
+class Computed(Document):
+    x: float
+
+    @functools.cached_property
+    def twice(self) -> float:
+        return 2 * self.x
+
+
+def test_a_document_that_remembers_what_it_computes_is_its_readers_own_also_where_a_base_says_how() -> None:
+    class Kept(Computed, table="kept"):
+        pass
+
+    catalog_of(Kept)
+    assert not Kept.__plan__.shareable
 
 
 @pytest.mark.parametrize(
