@@ -30,8 +30,8 @@ __all__ = ["Writer"]
 
 T = TypeVar("T")
 
-#: Statements of one transaction run this long between two turns of the event loop.
-BREATH_S = 0.002
+#: Statements of one transaction run this long between two turns of the event loop, each of which may take twice that under load.
+BREATH_S = 0.01
 
 #: COMMIT waits on the event loop as long as it takes no longer than this, and so much longer for each mutation of the group: with a
 #: large one much of the load waits for it, with a small one the loop may have a thousand clients to tell of the one before.
