@@ -338,7 +338,7 @@ class Engine:
             committer.end(tx)
 
     def _is_new(self, request: RequestKey) -> bool:
-        """Whether it is known that the request was never answered before.
+        """Whether it is known that the request was never answered before. It is its session's newest then, from now on.
 
         Clients number theirs upwards: one above all that this session has had here was never answered, unless by another node
         meanwhile. That is found out when it is written, or has failed. Whoever runs it claims it meanwhile.
