@@ -19,7 +19,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from fanout_load import Fanout, Figures, Kind, run
-from generator import raise_file_limit
+from generator import other_cores, raise_file_limit
 from report import Column, Report, Server, call, options_of, reactor_server, reserve_port, serving
 
 HERE = Path(__file__).resolve().parent
@@ -50,12 +50,12 @@ LABEL = "{server}, {subscribers} subscribers, {queries} queries each"
 
 def broadcast() -> AbstractContextManager[Server]:
     port = reserve_port()
-    return serving([sys.executable, str(HERE / "broadcast.py"), str(port)], HERE, port)
+    return serving([sys.executable, str(HERE / "broadcast.py"), str(port)], HERE, port, cores=other_cores())
 
 
 def socket_io() -> AbstractContextManager[Server]:
     port = reserve_port()
-    return serving([shutil.which("node") or "node", "socketio.mjs", str(port)], PEERS, port)
+    return serving([shutil.which("node") or "node", "socketio.mjs", str(port)], PEERS, port, cores=other_cores())
 
 
 class Bench:
@@ -75,7 +75,7 @@ class Bench:
 
     def all(self, subscribers: int, folder: Path) -> None:
         """Every server with so many subscribers, one after another."""
-        with reactor_server(HERE / "fanout_app", folder / "fanout.db") as server:
+        with reactor_server(HERE / "fanout_app", folder / "fanout.db", cores=other_cores()) as server:
             ours = self.measure("reactor", server, subscribers)
             own = subscribers * (MANY_QUERIES - 1)
             for start in range(0, own, FILLED_AT_ONCE):

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import uvloop
 
-__all__ = ["in_a_process", "most_sockets", "raise_file_limit"]
+__all__ = ["in_a_process", "most_sockets", "other_cores", "raise_file_limit"]
 
 #: That a process has open besides.
 OTHER_FILES = 200
@@ -41,6 +41,12 @@ def raise_file_limit(sockets: int) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != resource.RLIM_INFINITY and soft < sockets + OTHER_FILES:
         resource.setrlimit(resource.RLIMIT_NOFILE, (sockets + OTHER_FILES, hard))
+
+
+def other_cores() -> set[int] | None:
+    """All but the one that a generator takes, for the server; None where that cannot be had."""
+    cores = os.sched_getaffinity(0) if sys.platform == "linux" else set()
+    return cores - {max(cores)} if len(cores) > 1 else None
 
 
 def in_a_process(measure: Measure[L, R], load: L, *, sockets: int) -> R:

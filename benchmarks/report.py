@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 import timeit
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -68,15 +68,20 @@ class Server:
 
 
 @contextmanager
-def serving(command: Sequence[str], folder: Path, port: int, *, also: Sequence[int] = (), **environment: str) -> Iterator[Server]:
+def serving(
+    command: Sequence[str], folder: Path, port: int, *, also: Sequence[int] = (), cores: Collection[int] | None = None, **environment: str
+) -> Iterator[Server]:
     """A server in a process of its own, from when it answers HTTP until it has ended.
 
     Args:
         folder: that the command runs in.
         also: further processes whose CPU and memory are the server's, such as its database's.
+        cores: that it may use, if not all.
         environment: further variables.
     """
-    with subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, env=os.environ | environment) as process:  # noqa: S603 - our own
+    with _only_on(cores):
+        process = subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, env=os.environ | environment)  # noqa: S603 - our own
+    with process:
         try:
             _until_it_answers(f"http://127.0.0.1:{port}/version", process)
             yield Server(port, process.pid, *also)
@@ -85,7 +90,9 @@ def serving(command: Sequence[str], folder: Path, port: int, *, also: Sequence[i
 
 
 @contextmanager
-def reactor_server(app: Path, db: Path | str, *options: str, also: Sequence[int] = ()) -> Iterator[Server]:
+def reactor_server(
+    app: Path, db: Path | str, *options: str, also: Sequence[int] = (), cores: Collection[int] | None = None
+) -> Iterator[Server]:
     """`reactor start` of an app.
 
     Args:
@@ -93,11 +100,26 @@ def reactor_server(app: Path, db: Path | str, *options: str, also: Sequence[int]
         db: a file, or the address of a database on a Postgres server.
         options: further ones of the command line.
         also: further processes whose CPU and memory are the server's, such as its database's.
+        cores: that it may use, if not all.
     """
     port = reserve_port()
     db = db if isinstance(db, str) else str(db.resolve())
-    with serving([str(REACTOR), "start", "--port", str(port), "--db", db, *options], app, port, also=also) as server:
+    with serving([str(REACTOR), "start", "--port", str(port), "--db", db, *options], app, port, also=also, cores=cores) as server:
         yield server
+
+
+@contextmanager
+def _only_on(cores: Collection[int] | None) -> Iterator[None]:
+    """Processes that are started inside use no other cores."""
+    if cores is None or sys.platform != "linux":
+        yield
+        return
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, cores)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
 
 
 def _until_it_answers(url: str, process: subprocess.Popen[bytes]) -> None:
