@@ -82,9 +82,14 @@ class Watcher(Protocol):
 
 
 class Subscription(Generic[O]):
-    """One watcher's hold on a live query. Made by ``LiveQueries.subscribe``; closed once."""
+    """One watcher's hold on a live query. Made by ``LiveQueries.subscribe``; closed once.
 
-    __slots__ = ("_identity", "_journal", "_key", "_live", "_queries", "_run", "watcher")
+    Attributes:
+        live: which is another one's when a result turns out to depend on who calls: a result that does not is that of all who
+            hold the same.
+    """
+
+    __slots__ = ("_identity", "_journal", "_key", "_queries", "_run", "live", "watcher")
 
     def __init__(
         self,
@@ -102,7 +107,7 @@ class Subscription(Generic[O]):
         self._journal = journal
         self._run = run
         self.watcher = watcher
-        self._live = queries._join(self, key, identity, journal, run, (_SHARED, identity), cause)
+        self.live = queries._join(self, key, identity, journal, run, (_SHARED, identity), cause)
 
     def at(self, pin: Pin) -> O | asyncio.Future[O]:
         """The result as of the pinned ts: at once when it is known or the run did not suspend, else a future.
@@ -112,7 +117,7 @@ class Subscription(Generic[O]):
         Raises, as the future does:
             StoreUnavailable: the database did not answer. Ask again, at a later pin.
         """
-        outcome = self._live.at(pin)
+        outcome = self.live.at(pin)
         if isinstance(outcome, asyncio.Future):
             pin.retain()
             later = asyncio.ensure_future(self._later(outcome, pin))
@@ -125,7 +130,7 @@ class Subscription(Generic[O]):
 
     def known(self, ts: Ts) -> O | None:
         """The result as of ``ts``, if an earlier run tells: what most watchers find that the first one had computed."""
-        live = self._live
+        live = self.live
         outcome = live.outcome
         if (
             outcome is not None
@@ -139,19 +144,19 @@ class Subscription(Generic[O]):
     def now(self, pin: Pin) -> O | None:
         """The result as of the pinned ts, if nothing has to be waited for to tell; else ``running`` may have the run that tells."""
         outcome = self.known(pin.ts)
-        if outcome is None and pin.ts not in self._live._running:
-            asked = self._live.at(pin)
+        if outcome is None and pin.ts not in self.live._running:
+            asked = self.live.at(pin)
             if not isinstance(asked, asyncio.Future) and not self._foreign(asked):
                 return asked
         return outcome
 
     def running(self, ts: Ts) -> asyncio.Future[O] | None:
         """The run as of ``ts``, if one was begun and suspends. What it gives is not always this watcher's: ``known`` says."""
-        return self._live._running.get(ts)
+        return self.live._running.get(ts)
 
     def close(self) -> None:
         """Stop watching. Idempotent."""
-        self._live.leave(self)
+        self.live.leave(self)
 
     async def _later(self, running: asyncio.Future[O], pin: Pin) -> O:
         outcome = await asyncio.shield(running)
@@ -162,12 +167,12 @@ class Subscription(Generic[O]):
 
     def _foreign(self, outcome: O) -> bool:
         """Move to a live query of this identity's own when ``outcome`` turned out to depend on another's."""
-        if not outcome.identity_used or self._live.identity == self._identity:
+        if not outcome.identity_used or self.live.identity == self._identity:
             return False
-        self._live.leave(self)
+        self.live.leave(self)
         # Not the shared one again: at another ts it may be fit to share, and at this one foreign for ever.
-        cause = self._live._cause
-        self._live = self._queries._join(self, self._key, self._identity, self._journal, self._run, (self._identity,), cause)
+        cause = self.live._cause
+        self.live = self._queries._join(self, self._key, self._identity, self._journal, self._run, (self._identity,), cause)
         return True
 
 
@@ -393,7 +398,7 @@ class LiveQueries(Generic[O]):
         assert self._own == sum(isinstance(live.slot[0], Own) for live in self._all)
         for live in self._all:
             assert live.subscriptions, "a live query without subscriptions"
-            assert all(subscription._live is live for subscription in live.subscriptions)
+            assert all(subscription.live is live for subscription in live.subscriptions)
 
     def _join(
         self,

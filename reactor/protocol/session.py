@@ -12,7 +12,7 @@ a version it sent is not reflected yet, and after every response. There is at mo
 previous transition is unsent: a client that reads slowly skips to the latest state and holds back nothing but itself.
 
 Most rounds are of one query that others watch too, whose sessions were all told the same before: ``step`` is such a round, and
-what it encodes for one session it has for the others.
+the others ``follow``.
 
 Responses wait in ``responses`` and go out before the next transition; the engine announces a commit before any snapshot shows
 it, so a response always precedes the transition that covers it.
@@ -24,7 +24,7 @@ from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any, Generic, NamedTuple, Protocol, TypeAlias, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from msgspec import Struct
 
@@ -34,7 +34,7 @@ from reactor.protocol import server_messages as wire
 from reactor.protocol.client_messages import Add, Authenticate, ModifyQuerySet, Remove
 from reactor.protocol.version import IdentityVersion, QueryId, QuerySetVersion, RequestId, StateVersion
 
-__all__ = ["Overload", "Query", "Result", "Round", "Session", "Steps"]
+__all__ = ["Overload", "Query", "Result", "Round", "Session", "Step", "Steps"]
 
 
 class Result(Protocol):
@@ -67,7 +67,7 @@ class Query(Generic[R]):
     """One query of the query set.
 
     Attributes:
-        journal: of its last result; from the client, when it resumes one.
+        resumed: the journal that the client came with.
         held_bytes: what it counts for in the session's.
         sent: what the client was last told.
         subscription: the owner's handle, set when it subscribes.
@@ -76,26 +76,42 @@ class Query(Generic[R]):
     query_id: QueryId
     path: str
     args: bytes
-    journal: str | None
+    resumed: str | None
     held_bytes: int
     sent: R | None = None
     subscription: Any = None
 
+    @property
+    def journal(self) -> str | None:
+        """Of its last result."""
+        return self.resumed if self.sent is None else self.sent.journal
 
-class Step(NamedTuple):
-    """What brings every session from one state, at which it knew ``known`` of one query, to ``end``, at which that has ``result``."""
 
-    known: Any
-    result: Any
+@dataclass(slots=True, eq=False)
+class Step(Generic[R]):
+    """What brings every session from one state, at which it had been told ``known`` of the query that it calls ``query_id``, to
+    ``end``, at which that has ``result``.
+
+    Attributes:
+        source: of the result: whoever has a query of that source is owed the same result; None: it is to be asked for each.
+        head: the transition but for its ``tail``.
+        begun: the owner's: how it goes over the wire, by the length of the tail that follows.
+    """
+
+    query_id: QueryId
+    known: R | None
+    result: R
+    source: object
     end: StateVersion
     head: bytes
+    begun: dict[int, bytes] = field(default_factory=dict)
 
 
-#: The last one from each state for each query id.
-Steps: TypeAlias = dict[tuple[StateVersion, QueryId], Step]
+#: The last one from each state.
+Steps = dict[StateVersion, Step[R]]
 
 #: Kept of those at one ts, unless they are large.
-_STEPS, _STEP_BYTES = 64, 64 * 1024
+_STEPS, _STEP_BYTES = 64, 32 * 1024
 
 
 class Round(Struct, Generic[R], frozen=True):
@@ -112,7 +128,8 @@ class Session(Generic[R]):
     """See the module. Fed with decoded messages and results; does no I/O.
 
     Invariants: ``sent`` never goes back in any part; a query is in ``queries`` from the message that adds it to the one that
-    removes it; what is dirty are queries of ``queries`` only; what was received and is not reflected, or not answered, is ``owed``.
+    removes it; what is dirty are queries of ``queries`` only; what was received and is not reflected, or not answered, is ``owed``,
+    and so is a transition for all that is ``dirty``.
 
     Attributes:
         stale: the query that was invalidated since the last round. It is dirty, and in most sessions the only one, so it has a place.
@@ -244,6 +261,7 @@ class Session(Generic[R]):
             self.stale = query
         elif self.stale is not query:
             self.dirty[query] = None
+            self.owed = True
 
     # --- out
 
@@ -265,7 +283,7 @@ class Session(Generic[R]):
     @property
     def wants_round(self) -> bool:
         """Whether the client is owed a transition."""
-        return self.owed or self.stale is not None or bool(self.dirty)
+        return self.owed or self.stale is not None
 
     def begin_round(self) -> Round[R]:
         """The queries to evaluate, all at one ts that is not below ``sent.ts``; then ``end_round``."""
@@ -292,7 +310,6 @@ class Session(Generic[R]):
             if self.queries.get(query.query_id) is not query:
                 # Removed while it was evaluated: the next transition says so. It was never told of, or is left as it was.
                 continue
-            query.journal = result.journal
             modification = _modification(query.query_id, query.sent, result)
             query.sent = result
             if modification is not None:
@@ -302,28 +319,39 @@ class Session(Generic[R]):
         self.sent = end
         return head + self.tail
 
-    def step(self, query: Query[R], result: R, ts: int, server_ns: int, steps: Steps) -> bytes:
-        """A round of the query that was ``stale``, while nothing else is dirty or owed: the transition but for its ``tail``.
+    def follow(self, query: Query[R], source: object, steps: Steps[R]) -> Step[R] | None:
+        """A round of the query that was ``stale``, while nothing else is owed, if another session took the same step before: that one.
+
+        Args:
+            source: of the query's result at the ts that the steps lead to.
+            steps: of all sessions that step to that ts at this time.
+        """
+        step = steps.get(self.sent)
+        if step is None or step.source is not source or step.known is not query.sent or step.query_id != query.query_id:
+            return None
+        query.sent = step.result
+        self.sent = step.end
+        return step
+
+    def step(self, query: Query[R], result: R, source: object, ts: int, server_ns: int, steps: Steps[R]) -> Step[R]:
+        """The same round, where ``follow`` gives none.
 
         Args:
             result: of the query, true at ``ts``.
+            source: who has a query of the same may follow; None: nobody may.
             server_ns: the time, since the epoch.
-            steps: of all sessions that step to ``ts`` at this time.
+            steps: see ``follow``.
         """
-        key = (self.sent, query.query_id)
-        step = steps.get(key)
-        if step is None or step.known is not query.sent or step.result is not result:
-            assert ts >= self.sent.ts, "a client's ts never goes back"
-            modification = _modification(query.query_id, query.sent, result)
-            end = StateVersion(self.query_set, self.identity, ts)
-            head = wire.transition(self.sent, end, () if modification is None else (modification,), server_ns)
-            step = Step(query.sent, result, end, head)
-            if len(head) <= _STEP_BYTES and (key in steps or len(steps) < _STEPS):
-                steps[key] = step
-        query.journal = result.journal
+        assert ts >= self.sent.ts, "a client's ts never goes back"
+        modification = _modification(query.query_id, query.sent, result)
+        end = _state(self.query_set, self.identity, ts)
+        head = wire.transition(self.sent, end, () if modification is None else (modification,), server_ns)
+        step = Step(query.query_id, query.sent, result, source, end, head)
+        if source is not None and len(head) <= _STEP_BYTES and (self.sent in steps or len(steps) < _STEPS):
+            steps[self.sent] = step
         query.sent = result
-        self.sent = step.end
-        return step.head
+        self.sent = end
+        return step
 
     def next_chunked(self) -> str:
         """Names a transition that is sent in chunks among this connection's."""

@@ -34,9 +34,9 @@ from reactor.protocol.client_messages import (
     decode_client_message,
 )
 from reactor.protocol.client_version import ClientVersion
-from reactor.protocol.session import Overload, Query, Round, Session, Steps
+from reactor.protocol.session import Overload, Query, Round, Session, Step, Steps
 from reactor.server.admin import ANONYMOUS, Authenticator, Credentials
-from reactor.server.uvicorn_socket import WebSocketProtocol
+from reactor.server.uvicorn_socket import FRAGMENT_BYTES, WebSocketProtocol, begin_text
 from reactor.services.auth.fetching import UNREACHABLE
 
 __all__ = ["Connection", "Shared"]
@@ -54,6 +54,8 @@ CATCH_UP_AGAIN_S = 0.5
 #: Connections are served this long, one after another, between two turns of the event loop. In a turn all that clients have sent is
 #: taken, and a group written: with a quarter of this, who is owed something waits for several turns under load, and twice as long.
 BREATH_S = 0.02
+#: Beginnings of one transition's frame that are kept: clients' clocks are off by as many digits.
+_BEGUN = 8
 
 
 class Shared:
@@ -133,10 +135,14 @@ class _Watch:
 
     def invalidated(self, subscription: Subscription[Any]) -> None:
         connection = self._connection
-        connection.session.invalidated(self._query)
+        session = connection.session
+        if session.stale is None:
+            session.stale = self._query  # as ``invalidated`` does: without a call for each of many
+        else:
+            session.invalidated(self._query)
         due = connection._shared.due
         if due and connection._quick:
-            due[connection] = None  # without a call for each of many
+            due[connection] = None  # as ``wake`` does
         elif connection._awaited is None or connection._awaited[1] is not self._query:
             connection.wake()
 
@@ -153,7 +159,7 @@ class _Moment:
     followed: bool  # whether this node has learned of other nodes' commits until lately
     server_ns: int
     monotonic_s: float
-    steps: Steps = field(default_factory=dict)
+    steps: Steps[Outcome] = field(default_factory=dict)
     awaited: dict[asyncio.Future[Outcome], _Awaited] = field(default_factory=dict)
 
 
@@ -518,18 +524,21 @@ class Connection:
         session, direct = self.session, self._direct
         try:
             query = session.stale
-            if query is not None and self._quick and not session.owed and not session.dirty and moment.followed and direct is not None:
+            if self._quick and query is not None and not session.owed and moment.followed and direct is not None:
                 # What nearly all are owed when many are.
                 if self._shown.proof is not None:
                     self._close_if_identity_ended()
                     if self._closing is not None:
                         return
                 session.stale = None  # before it runs: what comes of that may be stale at once
-                result: Outcome | None = query.subscription.now(moment.pin)
-                if result is not None:
-                    self._step(query, result, moment, direct)
+                subscription: Subscription[Outcome] = query.subscription
+                step = session.follow(query, subscription.live, moment.steps)
+                if step is None and (result := subscription.now(moment.pin)) is not None:
+                    step = self._step(query, result, moment)
+                if step is not None:
+                    self._send_step(step, moment, direct)
                     return
-                running: asyncio.Future[Outcome] | None = query.subscription.running(moment.pin.ts)
+                running = subscription.running(moment.pin.ts)
                 if running is not None:
                     self._await(query, running, moment)
                     return
@@ -549,13 +558,27 @@ class Connection:
                 return
         self._send_later(frames, waiting)
 
-    def _step(self, query: Query[Outcome], result: Outcome, moment: _Moment, direct: WebSocketProtocol) -> None:
-        head = self.session.step(query, result, moment.pin.ts, moment.server_ns, moment.steps)
+    def _step(self, query: Query[Outcome], result: Outcome, moment: _Moment) -> Step[Outcome]:
+        # Whoever holds the same live query has the same result, unless that is for one identity only.
+        source = None if result.identity_used else query.subscription.live
+        session, steps = self.session, moment.steps
+        return session.follow(query, source, steps) or session.step(query, result, source, moment.pin.ts, moment.server_ns, steps)
+
+    def _send_step(self, step: Step[Outcome], moment: _Moment, direct: WebSocketProtocol) -> None:
         tail = self.session.tail
-        if len(head) + len(tail) <= self._whole_bytes and direct.send_one(head, tail):
+        begun = step.begun.get(len(tail)) or self._begin(step, len(tail))
+        if begun is not None and direct.send_begun(begun, tail):
             self._sent_at = moment.monotonic_s
         else:
-            self._send_later(self._chunks(head + tail), None)
+            self._send_later(self._chunks(step.head + tail), None)
+
+    def _begin(self, step: Step[Outcome], tail_bytes: int) -> bytes | None:
+        if len(step.head) + tail_bytes > min(self._whole_bytes, FRAGMENT_BYTES):
+            return None
+        if len(step.begun) == _BEGUN:
+            step.begun.clear()
+        step.begun[tail_bytes] = begun = begin_text(step.head, tail_bytes)
+        return begun
 
     def _await(self, query: Query[Outcome], running: asyncio.Future[Outcome], moment: _Moment) -> None:
         """Have ``resume`` called once ``running`` ends, together with all who wait for nothing else. ``wake`` ends the wait."""
@@ -577,10 +600,10 @@ class Connection:
             if self._shown.proof is not None:
                 self._close_if_identity_ended()
             result: Outcome | None = query.subscription.known(moment.pin.ts)
-            if failed or result is None or not self._quick or self._direct is None:
+            if result is None or not self._quick or self._direct is None:
                 self.session.invalidated(query)
             else:
-                self._step(query, result, moment, self._direct)
+                self._send_step(self._step(query, result, moment), moment, self._direct)
             if self.session.wants_round:
                 self.wake()
         except Exception as error:

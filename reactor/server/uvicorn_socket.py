@@ -20,7 +20,7 @@ try:
 except ImportError:  # a platform without its wheel
     from websockets.utils import apply_mask
 
-__all__ = ["EXTENSION", "WebSocketProtocol"]
+__all__ = ["EXTENSION", "FRAGMENT_BYTES", "WebSocketProtocol", "begin_text"]
 
 #: Where a WebSocket's scope has, under "extensions", its ``WebSocketProtocol``.
 EXTENSION = "reactor.direct"
@@ -61,15 +61,12 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
             self.read_paused = False
             self.transport.resume_reading()
 
-    def send_one(self, head: bytes, tail: bytes) -> bool:
-        """Send one text, of two parts, as ``send_now`` does."""
-        length = len(head) + len(tail)
-        if length >= 65536:
-            return self.send_now((head + tail,))
+    def send_begun(self, begun: bytes, tail: bytes) -> bool:
+        """Send a text whose beginning ``begin_text`` made into ``begun``, as ``send_now`` does."""
         transport = self.transport
         if self._slow or self.close_sent or transport.is_closing():
             return False
-        transport.write(b"".join((_small_header(length), head, tail)))
+        transport.write(begun + tail)
         return True
 
     def send_now(self, messages: Sequence[bytes]) -> bool:
@@ -198,6 +195,16 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
 @lru_cache(maxsize=1024)
 def _small_header(length: int) -> bytes:
     return _header(_FIN | _TEXT, length)
+
+
+def begin_text(head: bytes, tail_bytes: int) -> bytes:
+    """The frame of a text of at most ``FRAGMENT_BYTES``, but for the tail of the text.
+
+    Args:
+        head: the text, but for its tail.
+        tail_bytes: how long that is.
+    """
+    return _header(_FIN | _TEXT, len(head) + tail_bytes) + head
 
 
 def _frames(message: bytes) -> list[bytes]:

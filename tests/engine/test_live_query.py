@@ -283,7 +283,7 @@ def test_no_commit_is_missed_while_runs_go_on(databases: Databases, asked: Asked
                 await settled()
             for future, value in expected:
                 assert (await future).value == value
-            live = watching[0].subscription._live
+            live = watching[0].subscription.live
             assert live.outcome is None or live.invalid_at is not None or live.outcome.value == asked.of(model)
             assert all((watch.told > 0) >= (live.invalid_at is not None) for watch in watching)
 

@@ -195,11 +195,13 @@ def watching(query_id: int, known: Result, *, skew_ms: int | None = None, journa
     return session
 
 
-def stepped(session: Session[Result], result: Result, steps: Steps) -> bytes:
+def stepped(session: Session[Result], result: Result, steps: Steps[Result], source: object = "source") -> bytes:
     query = session.stale
-    assert query is not None and not session.dirty
+    assert query is not None and not session.owed
     session.stale = None
-    return session.step(query, result, 2, 7, steps)
+    step = session.follow(query, source, steps) or session.step(query, result, source, 2, 7, steps)
+    assert step.result is result
+    return step.head
 
 
 OLD, NEW = Result(b"1.0"), Result(b"2.0", log_lines=("[LOG] 'a'",), journal="j")
@@ -208,7 +210,7 @@ OLD, NEW = Result(b"1.0"), Result(b"2.0", log_lines=("[LOG] 'a'",), journal="j")
 @pytest.mark.parametrize("result", [NEW, OLD, Result(b"1.0"), Result(error=Failure("no")), Result(error=Failure("no"), journal="k")])
 def test_a_step_is_what_a_round_of_the_one_dirty_query_is(result: Result) -> None:
     stepping, rounding = watching(3, OLD, skew_ms=-5), watching(3, OLD, skew_ms=-5)
-    steps: Steps = {}
+    steps: Steps[Result] = {}
     for _ in range(2):
         begun = rounding.begin_round()
         frame = rounding.end_round(begun, 2, [(query, result) for query in begun.queries], 7)
@@ -220,7 +222,7 @@ def test_a_step_is_what_a_round_of_the_one_dirty_query_is(result: Result) -> Non
 
 
 def test_sessions_that_were_told_the_same_share_a_step() -> None:
-    steps: Steps = {}
+    steps: Steps[Result] = {}
     first, second = watching(3, OLD, skew_ms=1), watching(3, OLD)
     head = stepped(first, NEW, steps)
     assert stepped(second, NEW, steps) is head
@@ -229,27 +231,39 @@ def test_sessions_that_were_told_the_same_share_a_step() -> None:
 
 
 def test_a_session_that_was_told_something_else_takes_its_own_step() -> None:
-    steps: Steps = {}
+    steps: Steps[Result] = {}
     stepped(watching(3, OLD), NEW, steps)
     assert json.loads(stepped(watching(4, OLD), NEW, steps) + b"}")["modifications"][0]["queryId"] == 4
     assert json.loads(stepped(watching(3, NEW), NEW, steps) + b"}")["modifications"] == []
     assert json.loads(stepped(watching(3, OLD), OLD, steps) + b"}")["modifications"] == []
-    assert json.loads(stepped(watching(3, OLD), Result(b"3.0"), steps) + b"}")["modifications"][0]["value"] == 3.0
+    assert json.loads(stepped(watching(3, OLD), Result(b"3.0"), steps, "another") + b"}")["modifications"][0]["value"] == 3.0
     other = watching(3, OLD)
     modify(other, add(5), Remove(QueryId(5)))
     round_of(other, 1, OLD)
     other.invalidated(other.queries[QueryId(3)])
     assert json.loads(stepped(other, NEW, steps) + b"}")["startVersion"]["querySet"] == 2
-    (again,) = [step for (state, query_id), step in steps.items() if state.query_set == 1 and query_id == 3]
-    assert again.head and len(steps) == 3
+    assert {(state.query_set, step.query_id) for state, step in steps.items()} == {(1, 3), (2, 3)}
+
+
+def test_nobody_follows_a_step_to_a_result_without_a_source() -> None:
+    steps: Steps[Result] = {}
+    stepped(watching(3, OLD), NEW, steps, None)
+    other = Result(b"3.0")
+    assert json.loads(stepped(watching(3, OLD), other, steps, None) + b"}")["modifications"][0]["value"] == 3.0
+    assert not steps
 
 
 def test_the_steps_that_are_kept_are_few_and_small() -> None:
-    steps: Steps = {}
-    for query_id in range(200):
-        stepped(watching(query_id, OLD), NEW, steps)
+    steps: Steps[Result] = {}
+    for version in range(1, 200):
+        session = watching(0, OLD)
+        for _ in range(version):
+            modify(session)
+        round_of(session, 1, OLD)
+        session.invalidated(session.queries[QueryId(0)])
+        stepped(session, NEW, steps)
     assert len(steps) == 64
-    large: Steps = {}
+    large: Steps[Result] = {}
     stepped(watching(0, OLD), Result(b'"%s"' % (b"x" * 100_000)), large)
     assert not large
 
@@ -271,7 +285,8 @@ class SessionMachine(RuleBasedStateMachine):
         self.queued: list[int] = []
         self.running: tuple[Round[Result], int, list[tuple[Query[Result], Result]]] | None = None
         self.next_id = 0
-        self.steps: dict[int, Steps] = {}
+        self.steps: dict[int, Steps[Result]] = {}
+        self.sources: dict[object, object] = {}
 
     def truth(self, query_id: int, ts: int, identity: int) -> str:
         changed = max((commit for commit in self.touched[query_id] if commit <= ts), default=0)
@@ -333,16 +348,21 @@ class SessionMachine(RuleBasedStateMachine):
             self.touched[query].append(self.head)
             self.session.invalidated(self.session.queries[query])
 
-    @precondition(lambda self: self.running is None and self.session.stale and not self.session.dirty and not self.session.owed)
+    @precondition(lambda self: self.running is None and self.session.stale and not self.session.owed)
     @rule()
     def step(self) -> None:
         """The writer wakes, and the one query that is dirty has a result already."""
         query = self.session.stale
         assert query is not None
         self.session.stale = None
-        result = self.result(query.query_id, self.head, self.session.identity)
-        head = self.session.step(query, result, self.head, 1, self.steps.setdefault(self.head, {}))
-        self.client.transition(json.loads(head + self.session.tail))
+        steps = self.steps.setdefault(self.head, {})
+        # Every second query looks at the identity.
+        source = self.sources.setdefault((query.query_id, self.session.identity if query.query_id % 2 else None), object())
+        step = self.session.follow(query, source, steps)
+        if step is None:
+            result = self.result(query.query_id, self.head, self.session.identity)
+            step = self.session.step(query, result, source, self.head, 1, steps)
+        self.client.transition(json.loads(step.head + self.session.tail))
         self.check_snapshot()
 
     @precondition(lambda self: self.running is None)

@@ -141,11 +141,14 @@ class Socket:
             self._out.put_nowait({"type": "websocket.send", "text": message.decode()})
         return True
 
-    def send_one(self, head: bytes, tail: bytes) -> bool:
+    def send_begun(self, begun: bytes, tail: bytes) -> bool:
         self.stepped += 1
-        return self.send_now((head + tail,))
+        begins = {126: 4, 127: 10}.get(begun[1], 2)
+        text = begun[begins:] + tail
+        assert int.from_bytes(begun[2:begins] or begun[1:2], "big") == len(text)
+        return self.send_now((text,))
 
-    stepped = 0  # transitions that were sent in two parts, taken or not
+    stepped = 0  # transitions whose beginning others shared, or might have; taken or not
 
     # --- what the client says
 
