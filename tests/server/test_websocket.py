@@ -302,11 +302,11 @@ async def test_a_client_that_has_seen_the_newest_commit_is_served(t: TestBackend
 async def test_all_who_watch_a_query_are_sent_the_same_but_for_their_clocks(t: TestBackend) -> None:
     server_ms = t.runtime.now_ns() // 1_000_000
     async with contextlib.AsyncExitStack() as stack:
-        clients = [await stack.enter_async_context(socket(t, session=None, direct=True)) for _ in range(5)]
+        clients = [await stack.enter_async_context(socket(t, session=None, direct=True)) for _ in range(10)]
         queries = []
         for number, client in enumerate(clients):
             client.session = str(uuid.uuid4())
-            client.connect(clientTs=server_ms + number)
+            client.connect(clientTs=server_ms + 10**number)  # each skew has its own length on the wire
             queries.append(client.subscribe("notes:texts", list="a"))
             await client.reflected()
         other = clients[0].subscribe("notes:texts", list="b")
@@ -317,8 +317,8 @@ async def test_all_who_watch_a_query_are_sent_the_same_but_for_their_clocks(t: T
             sent = [await client.transition() for client in clients]
             # The first of them has it computed, and the others find it, with the bytes.
             assert all(client.stepped == count + 1 for client, count in zip(clients, before, strict=True))
-            assert [transition.pop("clientClockSkew") for transition in sent] == list(range(5))
-            assert sent[1:] == sent[1:2] * 4
+            assert [transition.pop("clientClockSkew") for transition in sent] == [10**number for number in range(10)]
+            assert sent[1:] == sent[1:2] * 9
             assert sent[0]["modifications"] == sent[1]["modifications"] and len(sent[0]["modifications"]) == 1
         # Both of its queries at once, and its own answers before what covers them.
         answer = await clients[0].response(clients[0].mutate("notes:add_to", lists=["a", "b"], text="w"))
