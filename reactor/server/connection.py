@@ -536,7 +536,12 @@ class Connection:
                 if step is None and (result := subscription.now(moment.pin)) is not None:
                     step = self._step(query, result, moment)
                 if step is not None:
-                    self._send_step(step, moment, direct)
+                    tail = session.tail
+                    begun = step.begun.get(len(tail))
+                    if begun is not None and direct.send_begun(begun, tail):
+                        self._sent_at = moment.monotonic_s
+                    else:
+                        self._send_step(step, moment, direct)
                     return
                 running = subscription.running(moment.pin.ts)
                 if running is not None:
@@ -565,20 +570,16 @@ class Connection:
         return session.follow(query, source, steps) or session.step(query, result, source, moment.pin.ts, moment.server_ns, steps)
 
     def _send_step(self, step: Step[Outcome], moment: _Moment, direct: WebSocketProtocol) -> None:
-        tail = self.session.tail
-        begun = step.begun.get(len(tail)) or self._begin(step, len(tail))
-        if begun is not None and direct.send_begun(begun, tail):
+        tail, begun = self.session.tail, step.begun
+        length = len(tail)
+        if length not in begun and len(step.head) + length <= min(self._whole_bytes, FRAGMENT_BYTES):
+            if len(begun) == _BEGUN:
+                begun.clear()
+            begun[length] = begin_text(step.head, length)
+        if length in begun and direct.send_begun(begun[length], tail):
             self._sent_at = moment.monotonic_s
         else:
             self._send_later(self._chunks(step.head + tail), None)
-
-    def _begin(self, step: Step[Outcome], tail_bytes: int) -> bytes | None:
-        if len(step.head) + tail_bytes > min(self._whole_bytes, FRAGMENT_BYTES):
-            return None
-        if len(step.begun) == _BEGUN:
-            step.begun.clear()
-        step.begun[tail_bytes] = begun = begin_text(step.head, tail_bytes)
-        return begun
 
     def _await(self, query: Query[Outcome], running: asyncio.Future[Outcome], moment: _Moment) -> None:
         """Have ``resume`` called once ``running`` ends, together with all who wait for nothing else. ``wake`` ends the wait."""
