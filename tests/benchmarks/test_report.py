@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from xml.etree import ElementTree
@@ -21,6 +22,11 @@ http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), http.server.SimpleHTTPRe
 """
 
 
+async def cores_of(load: None) -> set[int]:
+    """Of the process that makes a load."""
+    return os.sched_getaffinity(0)
+
+
 @pytest.fixture(autouse=True)
 def benchmarks_are_importable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
@@ -33,6 +39,18 @@ def test_a_servers_cpu_and_memory_are_those_of_its_descendants_too(tmp_path: Pat
     with serving([sys.executable, "-c", BUSY, str(port)], tmp_path, port) as server:
         began = server.cpu_seconds()
         eventually(lambda: server.cpu_seconds() > began + 0.1 and server.rss_bytes() > 50_000_000, "the child's use to be counted")
+
+
+@pytest.mark.skipif(sys.platform != "linux" or len(os.sched_getaffinity(0)) < 2, reason="there is no core for each")
+def test_a_server_keeps_off_the_core_of_the_load_and_this_process_does_not(tmp_path: Path) -> None:
+    from generator import in_a_process, other_cores
+    from report import serving
+
+    cores, port = os.sched_getaffinity(0), reserve_port()
+    with serving([sys.executable, "-m", "http.server", str(port)], tmp_path, port, cores=other_cores()) as server:
+        servers = os.sched_getaffinity(server.processes[0])
+    assert os.sched_getaffinity(0) == cores
+    assert in_a_process(cores_of, None, sockets=1) == cores - servers != set()
 
 
 def test_a_target_is_reached_or_missed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
