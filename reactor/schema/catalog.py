@@ -9,6 +9,7 @@ import sys
 import textwrap
 from collections import Counter
 from collections.abc import Mapping
+from functools import lru_cache
 from types import MappingProxyType, ModuleType
 from typing import Any
 
@@ -136,7 +137,7 @@ class Table:
         The last is that of all fields and the creation time.
         """
         count = len(self.indexes[position].paths) + 1
-        return (b"", *(key[:end] for end in split_key(key, count)))
+        return _recent_prefixes(key, count) if len(key) <= _SHORT else _prefixes(key, count)
 
     def check_json(self, json: str) -> None:
         """Check a stored document against the table.
@@ -154,6 +155,15 @@ class Table:
             ) from None
 
 
+def _prefixes(key: bytes, count: int) -> tuple[bytes, ...]:
+    return (b"", *[key[:end] for end in split_key(key, count)])
+
+
+#: Each key that is written is looked up by its prefixes several times within a moment.
+_recent_prefixes = lru_cache(maxsize=1024)(_prefixes)
+_SHORT = 512
+
+
 def _at(fields: Any, path: tuple[str, ...]) -> Any:
     for step in path:
         if not isinstance(fields, dict):
@@ -165,7 +175,7 @@ def _at(fields: Any, path: tuple[str, ...]) -> Any:
 class Catalog:
     """The tables of one schema. Made by ``of``; bound once to a database's table numbers."""
 
-    __slots__ = ("_by_class_name", "_by_number", "by_class", "by_number", "tables")
+    __slots__ = ("_by_class_name", "_by_number", "by_class", "by_number", "numbers", "tables")
 
     def __init__(self) -> None:
         self.tables: Mapping[str, Table] = MappingProxyType({})
@@ -173,6 +183,7 @@ class Catalog:
         self.by_number: dict[int, Table] = {}  # the schema's own, by their number in ids
         self.by_class: dict[type[Document], Table] = {}
         self._by_class_name: dict[str, str] = {}
+        self.numbers: dict[Any, int] = {}  # see ``values.ids.Tables``
 
     @classmethod
     def of(cls, namespace: ModuleType | Mapping[str, Any], system: Mapping[type[Document], Access] = MappingProxyType({})) -> Catalog:
@@ -224,6 +235,7 @@ class Catalog:
         """
         for name, table in self.tables.items():
             table.number = numbers[name]
+        self.numbers.clear()
         self._by_number = {number: name for name, number in numbers.items()}
         self.by_number = {table.number: table for table in self.tables.values()}
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
+from operator import attrgetter, itemgetter
 from types import UnionType
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, Literal, Self, Union, final, get_args, get_origin
 
@@ -393,6 +394,18 @@ def _encode_document(document: Document, depth: int) -> object:
     return codec.encode(document.__system_fields__() | wire_fields(document), depth)
 
 
+def _encode_documents(documents: list[Document]) -> list[object] | None:
+    """The texts that the documents were read from; None if one of them was not."""
+    try:
+        return list(map(orjson.Fragment, map(_json_in, map(_fields_of, documents))))
+    except KeyError:
+        return None
+
+
+_fields_of: Callable[[Document], dict[str, Any]] = attrgetter("__dict__")
+_json_in: Callable[[dict[str, Any]], str] = itemgetter("_json")
+
+
 def _encode_model(model: BaseModel, depth: int) -> object:
     return codec.encode(wire_fields(model), depth)
 
@@ -403,6 +416,6 @@ def _encode_other(value: object, depth: int) -> object:
     return codec.encode(_dataclass_fields(value), depth)
 
 
-codec.register_encoder(Document, _encode_document)
+codec.register_encoder(Document, _encode_document, _encode_documents)
 codec.register_encoder(BaseModel, _encode_model)
 codec.register_encoder(object, _encode_other)

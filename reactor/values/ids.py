@@ -29,6 +29,9 @@ _INTERNAL_BYTES = 16
 class Tables(Protocol):
     """What an id is checked against: the tables of one schema."""
 
+    #: In ids, of tables by what ``Id[…]`` names them by, as far as ids were met.
+    numbers: dict[Any, int]
+
     def table_of_number(self, number: int) -> str | None:
         """The name of the table with this number in ids, or None."""
         ...
@@ -56,12 +59,13 @@ class Id(str, Generic[T]):
             except IdError as error:
                 raise PydanticCustomError("id", "{reason}", {"reason": str(error)}) from None
             tables: Tables | None = info.context
-            if tables is not None and target is not None:
+            if tables is not None and target is not None and tables.numbers.get(target) != number:
                 expected = tables.table_named_by(target)
                 found = tables.table_of_number(number)
                 if found != expected:
                     of = "an unknown table" if found is None else f"table {found!r}"
                     raise PydanticCustomError("id", "{reason}", {"reason": f"expected an id of table {expected!r}, got an id of {of}"})
+                tables.numbers[target] = number
             return Id(text)
 
         return core_schema.with_info_after_validator_function(

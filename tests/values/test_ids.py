@@ -136,6 +136,9 @@ def test_a_new_id_ends_in_its_day() -> None:
 class Two:
     """Two tables, Apple with number 10001 and Pear with 10002."""
 
+    def __init__(self) -> None:
+        self.numbers: dict[Any, int] = {}
+
     def table_of_number(self, number: int) -> str | None:
         return {10001: "apples", 10002: "pears"}.get(number)
 
