@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from statistics import quantiles
 from typing import Literal
 
-from generator import in_a_process
+from generator import Awake, in_a_process
 from report import Server
 from sockets import WebSocket, connect_message, open_all, query_set
 
@@ -276,10 +276,7 @@ class _Fan:
         self.subscribers = [_subscriber(load, self.tally, number) for number in range(load.subscribers)]
         self.writer = WRITERS[load.kind](load)
         self.writing = False
-        self.awake = False
-        self.idle_s = 0.0  # of CPU, spent on nothing but staying awake
-        self._turned_at = 0.0  # of CPU
-        self._seen = 0  # deliveries
+        self.awake = Awake(lambda: self.tally.deliveries, self.is_owed)
 
     async def measure(self) -> Figures:
         await open_all([*self.subscribers, self.writer], self.load.server.port)
@@ -300,10 +297,7 @@ class _Fan:
         tally.sent_at.append(time.perf_counter() if intended_at is None else intended_at)
         tally.shown.append(0)
         self.writer.post(len(tally.sent_at) - 1)
-        if not self.awake:
-            self.awake = True
-            self._turned_at = time.process_time()
-            self.turn()
+        self.awake.stay()
 
     def write_at(self, intended_at: float) -> None:
         if time.perf_counter() < intended_at:
@@ -311,17 +305,9 @@ class _Fan:
         else:
             self.write(intended_at)
 
-    def turn(self) -> None:
-        """Stay awake while anyone is owed something. To wake a core that sleeps costs the server a seventh of a delivery and more, for
-        nearly each one if this process keeps up, and takes time; clients on other machines cost it nothing of the kind.
-        """
-        deliveries, now = self.tally.deliveries, time.process_time()
-        if deliveries == self._seen:
-            self.idle_s += now - self._turned_at
-        self._seen, self._turned_at = deliveries, now
-        self.awake = self.writer.acknowledged < len(self.tally.sent_at) or self.tally.shown[-1] < len(self.subscribers)
-        if self.awake:
-            asyncio.get_running_loop().call_soon(self.turn)
+    def is_owed(self) -> bool:
+        """Whether anyone is owed something."""
+        return self.writer.acknowledged < len(self.tally.sent_at) or self.tally.shown[-1] < len(self.subscribers)
 
     async def saturate(self) -> tuple[float, float, float, float, float, float]:
         load, tally, writer = self.load, self.tally, self.writer
@@ -329,12 +315,16 @@ class _Fan:
         self.writing = True
         self.write()
         await asyncio.sleep(load.warmup_s)
-        deliveries, writes, cpu = tally.deliveries, writer.acknowledged, (load.server.cpu_seconds(), time.process_time() - self.idle_s)
+        deliveries, writes, cpu = (
+            tally.deliveries,
+            writer.acknowledged,
+            (load.server.cpu_seconds(), time.process_time() - self.awake.idle_s),
+        )
         began = time.perf_counter()
         await asyncio.sleep(load.seconds)
         took = time.perf_counter() - began
         deliveries, writes = tally.deliveries - deliveries, writer.acknowledged - writes
-        server, generator = load.server.cpu_seconds() - cpu[0], time.process_time() - self.idle_s - cpu[1]
+        server, generator = load.server.cpu_seconds() - cpu[0], time.process_time() - self.awake.idle_s - cpu[1]
         self.writing = False
         skipped = max(0.0, 1 - deliveries / max(1, writes * load.subscribers))
         return (writes / took, deliveries / took, skipped, server / max(1, deliveries) * 1e6, server / took, generator / took)

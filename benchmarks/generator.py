@@ -7,13 +7,14 @@ import multiprocessing
 import os
 import resource
 import sys
+import time
 from collections.abc import Callable, Coroutine
 from multiprocessing.connection import Connection
 from typing import Any, TypeVar
 
 import uvloop
 
-__all__ = ["in_a_process", "most_sockets", "other_cores", "raise_file_limit"]
+__all__ = ["Awake", "in_a_process", "most_sockets", "other_cores", "raise_file_limit"]
 
 #: That a process has open besides.
 OTHER_FILES = 200
@@ -22,6 +23,42 @@ L = TypeVar("L")
 R = TypeVar("R")
 
 Measure = Callable[[L], Coroutine[Any, Any, R]]
+
+
+class Awake:
+    """Keeps this process from sleeping while it waits for the server: to wake a core that sleeps costs the server a seventh of a delivery
+    and more, for nearly each one if this process keeps up, and takes time. Clients on other machines cost it nothing of the kind.
+
+    Args:
+        received: how much has come so far, of whatever.
+        owed: whether more is to come.
+
+    Attributes:
+        idle_s: of CPU, spent on nothing but staying awake.
+    """
+
+    def __init__(self, received: Callable[[], int], owed: Callable[[], bool]) -> None:
+        self._received = received
+        self._owed = owed
+        self._turning = False
+        self._turned_at = 0.0  # of CPU
+        self._seen = 0
+        self.idle_s = 0.0
+
+    def stay(self) -> None:
+        """Until nothing is owed any more."""
+        if not self._turning:
+            self._turned_at = time.process_time()
+            self._turn()
+
+    def _turn(self) -> None:
+        received, now = self._received(), time.process_time()
+        if received == self._seen:
+            self.idle_s += now - self._turned_at
+        self._seen, self._turned_at = received, now
+        self._turning = self._owed()
+        if self._turning:
+            asyncio.get_running_loop().call_soon(self._turn)
 
 
 def most_sockets() -> int:

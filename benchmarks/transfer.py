@@ -193,7 +193,16 @@ class Benchmark:
                 continue
             accounts = KNOWN_ACCOUNTS if case == KNOWN else self.accounts
             load = Load(
-                server.port, case.generator, case.transport, case.clients, accounts, case.zipf, self.seconds, self.warmup_s, case.function
+                server.port,
+                case.generator,
+                case.transport,
+                case.clients,
+                accounts,
+                case.zipf,
+                self.seconds,
+                self.warmup_s,
+                case.function,
+                awake=name not in NODES,  # those take every core, with their database
             )
             result, cpu_us = run(load, server.cpu_seconds)
             self.report.row(server=name, **case._asdict(), server_cpu_us=cpu_us, **asdict(result))
