@@ -54,6 +54,9 @@ CATCH_UP_AGAIN_S = 0.5
 #: Connections are served this long, one after another, between two turns of the event loop. In a turn all that clients have sent is
 #: taken, and a group written: with a quarter of this, who is owed something waits for several turns under load, and twice as long.
 BREATH_S = 0.02
+#: How long the mutations in the queue of a client that has sent too much may take to run and be answered before it is closed. It sends
+#: all that is not answered again, and would never come to an end if it were closed at once.
+RUN_OUT_S = 2.0
 #: Beginnings of one transition's frame that are kept: clients' clocks are off by as many digits.
 _BEGUN = 8
 
@@ -222,6 +225,7 @@ class Connection:
         "_least_ts",
         "_mutating",
         "_mutations",
+        "_overload",
         "_ping_due",
         "_quick",
         "_room",
@@ -256,6 +260,7 @@ class Connection:
         self._accepting = True
         self._ended = False
         self._closing: _Closed | None = None
+        self._overload: _Closed | None = None  # to be closed with once no mutation is in the queue
         self._deadline = asyncio.timeout(None)  # set once it is to be closed
         self._sending: asyncio.Task[None] | None = None
         self._handed: _Waiting | None = None  # to that task, which has not begun: cancelled then, it never would
@@ -347,7 +352,11 @@ class Connection:
                 return
         if isinstance(message, Mutation):
             size_bytes = _size_bytes(message)
-            self.session.begin_mutation(size_bytes)
+            try:
+                self.session.begin_mutation(size_bytes)
+            except Overload as overload:
+                self._close_after_mutations(_Closed(1013, str(overload)))
+                return
             self._mutations.append((message, self._caller, size_bytes))
             if not self._mutating:
                 self._mutating = True
@@ -458,6 +467,15 @@ class Connection:
 
     # --- running
 
+    def _close_after_mutations(self, closing: _Closed) -> None:
+        """Take nothing more, and close once what was taken is answered, or after a while."""
+        if not self._mutating:
+            self._close(closing)
+            return
+        self._accepting = False
+        self._overload = closing
+        asyncio.get_running_loop().call_later(RUN_OUT_S, self._close, closing)
+
     async def _mutate(self) -> None:
         """Run the queued mutations, one after another in the order in which they came."""
         try:
@@ -488,6 +506,8 @@ class Connection:
                     durable(outcome)
         finally:
             self._mutating = False
+            if self._overload is not None:
+                self._close(self._overload)
 
     async def _act(self, message: Action, caller: Caller) -> None:
         outcome = await self._shared.runner.action(message.path, message.args, self._named(caller, message.request_id))

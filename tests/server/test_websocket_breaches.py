@@ -136,6 +136,18 @@ async def test_too_many_mutations_in_the_queue_close_the_connection_and_those_an
         await serves(t, good)
 
 
+async def test_mutations_that_did_fit_the_queue_are_answered_before_the_connection_closes(t: TestBackend) -> None:
+    async with socket(t) as bad:
+        first = bad.mutate("gated:add", name="crowd", list="a", text="x")
+        await gate("crowd").reached.wait()
+        fit = [first, *(bad.mutate("notes:add", list="a", text="y") for _ in range(999))]
+        bad.mutate("notes:add", list="a", text="one too many")
+        bad.mutate("notes:add", list="a", text="not heard")
+        gate("crowd").open()
+        assert (await bad.closed())[:2] == (1013, "TooManyConcurrentMutations")
+        assert sorted(bad.responses) == fit and all(answer["success"] for answer in bad.responses.values())
+
+
 async def test_too_many_actions_at_once_close_the_connection(t: TestBackend) -> None:
     async with socket(t) as bad, socket(t) as good:
         for _ in range(1000):
