@@ -5,24 +5,19 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterator, MutableMapping
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, MutableMapping
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from reactor.engine.eager import Kept, start
-from reactor.engine.engine import Engine
+from reactor.engine.eager import start
 from reactor.engine.live_query import Cause, Subscription
-from reactor.engine.runtime import Runtime
 from reactor.engine.snapshot import Pin
 from reactor.engine.store import RequestKey
 from reactor.errors import AuthenticationError, ProtocolError, SchemaOutdated, StoreError, StoreUnavailable
 from reactor.functions.identity import Caller
 from reactor.functions.outcome import Outcome
-from reactor.functions.runner import Runner
-from reactor.limits import Limits
 from reactor.protocol import server_messages as wire
 from reactor.protocol.client_messages import (
     Action,
@@ -34,12 +29,13 @@ from reactor.protocol.client_messages import (
     decode_client_message,
 )
 from reactor.protocol.client_version import ClientVersion
-from reactor.protocol.session import Overload, Query, Round, Session, Step, Steps
-from reactor.server.admin import ANONYMOUS, Authenticator, Credentials
+from reactor.protocol.session import Overload, Query, Round, Session, Step
+from reactor.server.admin import ANONYMOUS, Credentials
+from reactor.server.passes import Awaited, Moment, Shared
 from reactor.server.uvicorn_socket import FRAGMENT_BYTES, WebSocketProtocol, begin_text
 from reactor.services.auth.fetching import UNREACHABLE
 
-__all__ = ["Connection", "Shared"]
+__all__ = ["Connection"]
 
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
@@ -48,59 +44,12 @@ _log = logging.getLogger("reactor.websocket")
 
 #: What a held message takes besides its text.
 _HELD_BYTES = 100
-#: A node that may have missed other nodes' commits for so long looks before it shows a client anything.
-STALE_S = 2.0
 CATCH_UP_AGAIN_S = 0.5
-#: Connections are served this long, one after another, between two turns of the event loop. In a turn all that clients have sent is
-#: taken, and a group written: with a quarter of this, who is owed something waits for several turns under load, and twice as long.
-BREATH_S = 0.02
 #: How long the mutations in the queue of a client that has sent too much may take to run and be answered before it is closed. It sends
 #: all that is not answered again, and would never come to an end if it were closed at once.
 RUN_OUT_S = 2.0
 #: Beginnings of one transition's frame that are kept: clients' clocks are off by as many digits.
 _BEGUN = 8
-
-
-class Shared:
-    """What all connections of a node have in common, and the passes in which they are served."""
-
-    def __init__(self, engine: Engine, runner: Runner, authenticator: Authenticator, runtime: Runtime, limits: Limits) -> None:
-        self.engine = engine
-        self.runner = runner
-        self.authenticator = authenticator
-        self.runtime = runtime
-        self.limits = limits
-        self.work = Kept()  # mutations and actions, which outlive the connection that asked
-        self.due: dict[Connection, None] = {}  # whose clients may be owed something; a pass over them is scheduled unless it is empty
-
-    def now(self) -> _Moment:
-        """The newest state. Its pin is the caller's to release."""
-        return _Moment(self.engine.pin(), self.engine.behind_s <= STALE_S, self.runtime.now_ns(), self.runtime.monotonic_s())
-
-    def flush(self) -> None:
-        """One pass over the connections that are due, at one snapshot."""
-        due, self.due = self.due, {}
-        until = time.perf_counter() + BREATH_S
-        try:
-            moment = self.now()
-        except Exception as error:
-            for connection in due:
-                connection.fail(error)
-            return
-        todo = iter(due)
-        try:
-            for connection in todo:
-                connection.flush(moment)
-                if time.perf_counter() > until:
-                    break
-        finally:
-            moment.pin.release()
-            moment.awaited.clear()
-        rest = dict.fromkeys(todo)
-        if rest:
-            if not self.due:
-                asyncio.get_running_loop().call_soon(self.flush)
-            self.due = rest | self.due
 
 
 class _Closed(Exception):
@@ -155,50 +104,12 @@ def _size_bytes(message: Mutation | Action) -> int:
 
 
 @dataclass(slots=True)
-class _Moment:
-    """What the connections that are served in one pass are shown."""
-
-    pin: Pin
-    followed: bool  # whether this node has learned of other nodes' commits until lately
-    server_ns: int
-    monotonic_s: float
-    steps: Steps[Outcome] = field(default_factory=dict)
-    awaited: dict[asyncio.Future[Outcome], _Awaited] = field(default_factory=dict)
-
-
-@dataclass(slots=True)
 class _Waiting:
     """A round some of whose queries suspend. Holds ``pin``."""
 
     round: Round[Outcome]
     results: list[tuple[Query[Outcome], Outcome | asyncio.Future[Outcome]]]
     pin: Pin
-
-
-class _Awaited:
-    """A run that suspends, and the connections that are owed nothing but what it gives. Holds ``pin`` until they have it."""
-
-    __slots__ = ("_pin", "_rest", "_shared", "_shared", "connections")
-
-    def __init__(self, shared: Shared, pin: Pin) -> None:
-        self._shared = shared
-        self._pin = pin.retain()
-        self._rest: Iterator[Connection] | None = None
-        self.connections: list[Connection] = []
-
-    def ended(self, running: asyncio.Future[Outcome]) -> None:
-        """Serve them, for a while in each turn of the loop."""
-        failed = running.cancelled() or running.exception() is not None
-        runtime = self._shared.runtime
-        moment = _Moment(self._pin, True, runtime.now_ns(), runtime.monotonic_s())
-        until = time.perf_counter() + BREATH_S
-        self._rest = self._rest or iter(self.connections)
-        for connection in self._rest:
-            connection.resume(self, moment, failed=failed)
-            if time.perf_counter() > until:
-                asyncio.get_running_loop().call_soon(self.ended, running)
-                return
-        self._pin.release()
 
 
 class Connection:
@@ -272,7 +183,7 @@ class Connection:
         self._catching_up = False
         # Whether a transition can be owed for a dirty query only, and sent at once: set by a round, ended by whatever else happens.
         self._quick = False
-        self._awaited: tuple[_Awaited, Query[Outcome]] | None = None  # of a round that began when it was quick
+        self._awaited: tuple[Awaited, Query[Outcome]] | None = None  # of a round that began when it was quick
         self.session: Session[Outcome] = Session(shared.limits)
 
     async def serve(self, receive: Receive) -> None:
@@ -539,7 +450,7 @@ class Connection:
         elif self._woken is not None and not self._woken.done():
             self._woken.set_result(None)
 
-    def flush(self, moment: _Moment) -> None:
+    def flush(self, moment: Moment) -> None:
         """Send what the client is owed at ``moment``; what has to wait is left to a task."""
         session, direct = self.session, self._direct
         try:
@@ -583,13 +494,13 @@ class Connection:
                 return
         self._send_later(frames, waiting)
 
-    def _step(self, query: Query[Outcome], result: Outcome, moment: _Moment) -> Step[Outcome]:
+    def _step(self, query: Query[Outcome], result: Outcome, moment: Moment) -> Step[Outcome]:
         # Whoever holds the same live query has the same result, unless that is for one identity only.
         source = None if result.identity_used else query.subscription.live
         session, steps = self.session, moment.steps
         return session.follow(query, source, steps) or session.step(query, result, source, moment.pin.ts, moment.server_ns, steps)
 
-    def _send_step(self, step: Step[Outcome], moment: _Moment, direct: WebSocketProtocol) -> None:
+    def _send_step(self, step: Step[Outcome], moment: Moment, direct: WebSocketProtocol) -> None:
         tail, begun = self.session.tail, step.begun
         length = len(tail)
         if length not in begun and len(step.head) + length <= min(self._whole_bytes, FRAGMENT_BYTES):
@@ -601,17 +512,17 @@ class Connection:
         else:
             self._send_later(self._chunks(step.head + tail), None)
 
-    def _await(self, query: Query[Outcome], running: asyncio.Future[Outcome], moment: _Moment) -> None:
+    def _await(self, query: Query[Outcome], running: asyncio.Future[Outcome], moment: Moment) -> None:
         """Have ``resume`` called once ``running`` ends, together with all who wait for nothing else. ``wake`` ends the wait."""
         awaited = moment.awaited.get(running)
         if awaited is None:
-            awaited = moment.awaited[running] = _Awaited(self._shared, moment.pin)
+            awaited = moment.awaited[running] = Awaited(self._shared, moment.pin)
             running.add_done_callback(awaited.ended)
         awaited.connections.append(self)
         self._awaited = (awaited, query)
         self._quick = False
 
-    def resume(self, awaited: _Awaited, moment: _Moment, *, failed: bool) -> None:
+    def resume(self, awaited: Awaited, moment: Moment, *, failed: bool) -> None:
         """The run that it waits for has ended, as of ``moment``."""
         if self._awaited is None or self._awaited[0] is not awaited:
             return  # it was woken
@@ -644,7 +555,7 @@ class Connection:
             _note(error)
             self._close(_Closed(1011, "InternalServerError"))
 
-    def _owed(self, moment: _Moment) -> tuple[list[bytes], _Waiting | None]:
+    def _owed(self, moment: Moment) -> tuple[list[bytes], _Waiting | None]:
         """The frames that the client is owed at ``moment``, or those that go before a round that has to wait."""
         session = self.session
         # A response whose commit this snapshot shows was queued before the snapshot was taken: it goes first.

@@ -15,7 +15,8 @@ from reactor.limits import Limits
 from reactor.protocol import server_messages as wire
 from reactor.protocol.client_version import client_version
 from reactor.server.admin import Authenticator
-from reactor.server.connection import Connection, Shared
+from reactor.server.connection import Connection
+from reactor.server.passes import Shared
 from reactor.server.uvicorn_socket import EXTENSION
 
 __all__ = ["Connections"]
