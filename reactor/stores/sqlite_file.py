@@ -107,12 +107,9 @@ class DatabaseFile:
     def connect_reader(self) -> apsw.Connection:
         """One more connection, for reading only."""
         try:
-            connection = self._connect(READER_CACHE_KIB, READER_STATEMENTS)
-            connection.set_busy_timeout(READER_BUSY_TIMEOUT_MS)
-            connection.execute("PRAGMA query_only = ON")
+            return self._connect(READER_CACHE_KIB, READER_STATEMENTS, reading=True)
         except apsw.Error as error:
             raise store_error(error, self.path) from error
-        return connection
 
     def close(self) -> None:
         """Close the writer, which brings the WAL into the file when no reader is left, and release the lock. May take long."""
@@ -123,18 +120,26 @@ class DatabaseFile:
     def closed(self) -> bool:
         return self._lock < 0
 
-    def _connect(self, cache_kib: int, statements: int) -> apsw.Connection:
+    def _connect(self, cache_kib: int, statements: int, *, reading: bool = False) -> apsw.Connection:
         connection = apsw.Connection(str(self.path), statementcachesize=statements)
-        # A name that is not a column is a mistake of ours, never a string.
-        connection.config(apsw.SQLITE_DBCONFIG_DQS_DML, 0)
-        connection.config(apsw.SQLITE_DBCONFIG_DQS_DDL, 0)
-        connection.config(apsw.SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0)
-        # Else each scan is parsed and planned anew, for the number that its LIMIT has this time might call for another plan.
-        connection.config(apsw.SQLITE_DBCONFIG_ENABLE_QPSG, 1)
-        connection.execute(f"PRAGMA cache_size = -{cache_kib}")
-        connection.execute(f"PRAGMA synchronous = {self.synchronous}")
-        connection.execute("PRAGMA cell_size_check = ON")
-        connection.execute("PRAGMA mmap_size = 0").fetchall()
+        try:
+            # A name that is not a column is a mistake of ours, never a string.
+            connection.config(apsw.SQLITE_DBCONFIG_DQS_DML, 0)
+            connection.config(apsw.SQLITE_DBCONFIG_DQS_DDL, 0)
+            connection.config(apsw.SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0)
+            # Else each scan is parsed and planned anew, for the number that its LIMIT has this time might call for another plan.
+            connection.config(apsw.SQLITE_DBCONFIG_ENABLE_QPSG, 1)
+            connection.execute(f"PRAGMA cache_size = -{cache_kib}")
+            connection.execute(f"PRAGMA synchronous = {self.synchronous}")
+            connection.execute("PRAGMA cell_size_check = ON")
+            connection.execute("PRAGMA mmap_size = 0").fetchall()
+            if reading:
+                connection.set_busy_timeout(READER_BUSY_TIMEOUT_MS)
+                connection.execute("PRAGMA query_only = ON")
+        except BaseException:
+            # Not when it is collected: until then it keeps the log of a file that may be replaced meanwhile.
+            connection.close()
+            raise
         return connection
 
     def _prepare(self, migrations: Sequence[str]) -> None:

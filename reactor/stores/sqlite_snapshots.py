@@ -159,7 +159,11 @@ class Snapshots:
         self._cleared: asyncio.Future[None] | None = None
         self._closed = False
         self.current = Reader(connect())
-        self.current.begin(tables, recent)
+        try:
+            self.current.begin(tables, recent)
+        except BaseException:
+            self.current.connection.close()
+            raise
 
     def snapshot(self) -> SqliteSnapshot:
         """Pin the newest published commit."""
