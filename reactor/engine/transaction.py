@@ -28,6 +28,8 @@ __all__ = ["Base", "Savepoint", "Scan", "Transaction", "Usage"]
 
 #: Rows fetched at a time by a scan whose size is not known beforehand.
 BATCH = 64
+#: Rows fetched at a time by any. Bytes are counted once they are there: so many rows at most are in memory beyond what may be read.
+MOST_ROWS = 128
 
 T = TypeVar("T")
 
@@ -440,6 +442,11 @@ class Scan:
         # One row past the limit is enough to know that it is exceeded, however many are asked for. Whoever goes on after
         # that meets it again.
         n = min(n, max(1, tx.limits.documents_read - tx.usage.documents_read + 1))
+        if n > MOST_ROWS:
+            found: list[Row] = []
+            while len(found) < n and not self.exhausted:
+                found += await self.next(min(n - len(found), MOST_ROWS))
+            return found
         first = self._span is None
         rows = await self._fetch(n)
         self._ahead = []
@@ -492,7 +499,7 @@ class Scan:
         """
         rows: list[Row] = []
         while not self.exhausted:
-            # Growing steps: small ranges cost one small statement, large ones few statements and no unbounded memory.
+            # Growing steps: small ranges cost one small statement, large ones few statements.
             rows += await self.next(max(BATCH, len(rows)))
         return rows
 

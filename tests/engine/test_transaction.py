@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from msgspec import structs
 
 from reactor.engine.eager import start
-from reactor.engine.store import Ts, Write
-from reactor.engine.transaction import Base, Savepoint, Scan, Transaction
+from reactor.engine.store import Row, Ts, Write
+from reactor.engine.transaction import MOST_ROWS, Base, Savepoint, Scan, Transaction
 from reactor.engine.write_set import Image, Overlay
 from reactor.errors import LimitExceeded, ReactorError
 from reactor.limits import Limits
@@ -101,6 +101,27 @@ def base_of(committed: Model, accepted: dict[int, tuple[str, float] | None]) -> 
 
 def transaction(base: Base, **limits: Any) -> Transaction:
     return Transaction(base, now_ms=1.0, limits=Limits(**limits), read_only=False)
+
+
+class CountingSnapshot:
+    """A snapshot that notes how many rows each scan of it gave."""
+
+    def __init__(self, of: Any) -> None:
+        self._of = of
+        self.ts = of.ts
+        self.scans: list[int] = []
+
+    async def scan(self, index: IndexDef, lo: bytes, hi: bytes, *, reverse: bool, limit: int) -> list[Row]:
+        rows: list[Row] = await self._of.scan(index, lo, hi, reverse=reverse, limit=limit)
+        self.scans.append(len(rows))
+        return rows
+
+
+def counted(documents: int, **limits: Any) -> tuple[Transaction, CountingSnapshot]:
+    """A transaction over so many documents of one list, and what counts its scans."""
+    base, _ = base_of(model_of({number: ("a", float(number)) for number in range(documents)}), {})
+    snapshot: Any = CountingSnapshot(base.snapshot)
+    return transaction(Base(snapshot), **limits), snapshot
 
 
 class Machine:
@@ -275,6 +296,15 @@ def test_a_read_that_fails_at_a_limit_is_still_in_the_read_set() -> None:
     with pytest.raises(LimitExceeded):
         run(tx.scan(ITEMS.by_id, FULL).rest())
     assert [number for number in range(6) if tx.read_set.overlaps(written(number))] == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("reading", ["next", "rest", "count"])
+def test_a_scan_has_few_rows_in_memory_beyond_the_bytes_that_may_be_read(reading: str) -> None:
+    tx, snapshot = counted(1000, bytes_read=len(text(item(0), "a", 0.0)) * 200)
+    scan = tx.scan(ITEMS.by_id, FULL)
+    with pytest.raises(LimitExceeded, match="bytes of documents"):
+        run({"next": lambda: scan.next(1000), "rest": scan.rest, "count": scan.count}[reading]())
+    assert sum(snapshot.scans) <= 200 + MOST_ROWS
 
 
 USES: dict[str, Callable[[Transaction, Scan], Any]] = {
