@@ -96,6 +96,7 @@ class Transaction(Struct, eq=False):
     _before: dict[str, Row | None] = {}  # as the transaction found the documents that it wrote
     _position: int = 0
     _closed: bool = False
+    _hidden: dict[tuple[str, bytes], tuple[bytes, bytes]] | None = None  # by index and prefix, see ``_note_hidden``
 
     @property
     def ts(self) -> Ts:
@@ -294,6 +295,7 @@ class Transaction(Struct, eq=False):
     def rollback(self, savepoint: Savepoint) -> None:
         """Undo every write since ``savepoint``. What was read since stays in the read set, and counted."""
         self._own.drop_above(savepoint.position)
+        self._hidden = {}
         self._position += 1  # what a scan fetched ahead is stale
         self.usage.documents_written = savepoint.documents_written
         self.usage.bytes_written = savepoint.bytes_written
@@ -349,6 +351,25 @@ class Transaction(Struct, eq=False):
             return row
         assert image.json is not None, "a document that was deleted has moved"
         return Row(row.id, UNCOMMITTED, image.json, row.key, image.keys)
+
+    def _note_hidden(self, place: tuple[str, bytes], lo: bytes, hi: bytes, rows: Sequence[Row], *, reverse: bool, whole: bool) -> None:
+        """Note where the snapshot has no row of ``[lo, hi)`` that counts before the first of ``rows`` that is its own.
+
+        Else a function that takes the first document of a range away, and again the first, passes over all before each time.
+        """
+        key = next((row.key for row in rows if self._image(row.id) is None), None)
+        if key is None and not whole:
+            key = rows[-1].key
+        if self._hidden is None:
+            self._hidden = {}
+        if reverse:
+            lo = lo if key is None else key + b"\x00"
+        else:
+            hi = hi if key is None else key
+        known = self._hidden.get(place)
+        if known is not None and known[0] <= hi and lo <= known[1]:
+            lo, hi = min(lo, known[0]), max(hi, known[1])
+        self._hidden[place] = lo, hi
 
     def _laid_over(self, index: IndexDef, lo: bytes, hi: bytes) -> list[Row] | None:
         """The rows in ``[lo, hi)`` that lie on top of the snapshot, ascending; None when no layer knows the table."""
@@ -545,10 +566,31 @@ class Scan:
         if over is None:
             return await tx._from_store(snapshot.scan(index, lo, hi, reverse=reverse, limit=n))
 
-        def below(lo: bytes, hi: bytes) -> Awaitable[list[Row]]:
-            return tx._from_store(snapshot.scan(index, lo, hi, reverse=reverse, limit=n))
+        asked = 0
 
-        return await scan_under(over, tx._image, below, lo, hi, reverse=reverse, limit=n)
+        def below(lo: bytes, hi: bytes, limit: int) -> Awaitable[list[Row]]:
+            nonlocal asked
+            asked += 1
+            return tx._from_store(snapshot.scan(index, lo, hi, reverse=reverse, limit=limit))
+
+        place, hidden = (index.ref, self._prefix), tx._hidden
+        if hidden is not None:
+            lo, hi = _past(hidden.get(place), lo, hi, reverse=reverse)
+        rows = await scan_under(over, tx._image, below, lo, hi, reverse=reverse, limit=n)
+        if asked > 1 and tx._hidden is hidden:  # nothing was undone meanwhile
+            tx._note_hidden(place, lo, hi, rows, reverse=reverse, whole=len(rows) < n)
+        return rows
+
+
+def _past(hidden: tuple[bytes, bytes] | None, lo: bytes, hi: bytes, *, reverse: bool) -> tuple[bytes, bytes]:
+    """``[lo, hi)`` without what is hidden where it begins, or with ``reverse`` where it ends."""
+    if hidden is not None:
+        begin, end = hidden
+        if reverse and begin <= hi <= end:
+            hi = max(lo, begin)
+        elif not reverse and begin <= lo <= end:
+            lo = min(hi, end)
+    return lo, hi
 
 
 def _row_of(image: Image) -> Row | None:

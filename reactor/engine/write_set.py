@@ -22,6 +22,8 @@ __all__ = ["Image", "Overlay", "scan_under"]
 STALE = 64
 #: Keys that are put in one by one; more are sorted with the others.
 FEW = 16
+#: Rows of a base that are asked for at a time, at most, when images hide those asked for.
+HIDDEN_ROWS = 128
 
 
 class Image(Struct, eq=False, gc=False):
@@ -198,7 +200,7 @@ def _entries(image: Image) -> list[tuple[str, tuple[bytes, str]]]:
 async def scan_under(
     over: list[Row],
     hides: Callable[[str], object],
-    below: Callable[[bytes, bytes], Awaitable[list[Row]]],
+    below: Callable[[bytes, bytes, int], Awaitable[list[Row]]],
     lo: bytes,
     hi: bytes,
     *,
@@ -210,14 +212,15 @@ async def scan_under(
     Args:
         over: the images' rows in that range, by ascending key. Taken over.
         hides: gives something else than None for a document that has an image.
-        below: scans the base with the same ``limit``, in the same direction.
+        below: scans the base, in the same direction, for so many rows at most.
     """
     if reverse:
         over.reverse()
     merged: list[Row] = []
     at = 0  # in `over`
+    ask = limit
     while True:
-        rows = await below(lo, hi)
+        rows = await below(lo, hi, ask)
         for row in rows:
             if hides(row.id) is not None:
                 continue
@@ -225,7 +228,7 @@ async def scan_under(
                 merged.append(over[at])
                 at += 1
             merged.append(row)
-        if len(rows) < limit:
+        if len(rows) < ask:
             merged += over[at:]
             return merged[:limit]
         if len(merged) >= limit:
@@ -234,3 +237,5 @@ async def scan_under(
             hi = rows[-1].key
         else:
             lo = rows[-1].key + b"\x00"
+        # A first row below thousands that were deleted is not looked for one by one.
+        ask = max(ask, min(2 * ask, HIDDEN_ROWS))

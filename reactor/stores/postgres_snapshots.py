@@ -416,12 +416,12 @@ class PostgresSnapshot:
     async def _scan(self, reader: Reader, layer: Layer, index: IndexDef, lo: bytes, hi: bytes, reverse: bool, limit: int) -> list[Row]:
         table = table_of(reader.tables, index.table)
 
-        async def below(lo: bytes, hi: bytes) -> list[Row]:
+        async def below(lo: bytes, hi: bytes, limit: int) -> list[Row]:
             return await reader.scan(table.scan(index, lo, hi, reverse=reverse), limit)
 
         over = layer.rows(index, lo, hi)
         if not over and not layer.images.touches(index.table):
-            return await below(lo, hi)
+            return await below(lo, hi, limit)
         rows = await scan_under(over, layer.find, below, lo, hi, reverse=reverse, limit=limit)
         return [row if row.ts else self._with_ts(layer, row) for row in rows]
 

@@ -307,6 +307,60 @@ def test_a_scan_has_few_rows_in_memory_beyond_the_bytes_that_may_be_read(reading
     assert sum(snapshot.scans) <= 200 + MOST_ROWS
 
 
+async def first(tx: Transaction, reverse: bool) -> Row | None:
+    return next(iter(await tx.scan(BY_LIST, INTERVALS[3][1], reverse=reverse).next(1)), None)
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_taking_the_first_document_away_again_and_again_reads_none_twice(reverse: bool) -> None:
+    tx, snapshot = counted(300)
+
+    async def drain() -> list[str]:
+        taken: list[str] = []
+        while (row := await first(tx, reverse)) is not None:
+            taken.append(row.id)
+            tx.write(ITEMS, row.id, row, None, (), 0)
+        return taken
+
+    assert run(drain()) == [item(number) for number in (reversed(range(300)) if reverse else range(300))]
+    assert sum(snapshot.scans) <= 4 * 300
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_a_first_document_below_many_deleted_ones_takes_few_statements(reverse: bool) -> None:
+    tx, snapshot = counted(600)
+
+    async def play() -> Row | None:
+        for row in (await tx.scan(BY_LIST, INTERVALS[3][1], reverse=reverse).rest())[:-1]:
+            tx.write(ITEMS, row.id, row, None, (), 0)
+        snapshot.scans.clear()
+        return await first(tx, reverse)
+
+    row = run(play())
+    assert row is not None and row.id == item(0 if reverse else 599)
+    assert len(snapshot.scans) <= 16
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_what_a_rolled_back_call_had_taken_away_is_found_again(reverse: bool) -> None:
+    tx, _ = counted(20)
+
+    async def play() -> list[str]:
+        found: list[str] = []
+        for _ in range(2):
+            savepoint = tx.savepoint()
+            for _ in range(5):
+                row = await first(tx, reverse)
+                assert row is not None
+                found.append(row.id)
+                tx.write(ITEMS, row.id, row, None, (), 0)
+            tx.rollback(savepoint)
+        return found
+
+    found = run(play())
+    assert found[:5] == found[5:] == [item(19 - number if reverse else number) for number in range(5)]
+
+
 USES: dict[str, Callable[[Transaction, Scan], Any]] = {
     "get": lambda tx, scan: run(tx.get(ITEMS, item(1))),
     "scan": lambda tx, scan: tx.scan(BY_RANK, FULL),
