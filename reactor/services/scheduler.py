@@ -307,7 +307,9 @@ class ScheduledRuns:
             every = SchedulerLease.by_creation_time()
             index = engine.catalog.table(SchedulerLease).index(every.index)
             leases = await pin.snapshot.scan(index, every.interval.lo, every.interval.hi, reverse=False, limit=NODES)
-            taken = {job for lease in leases for job in orjson.loads(lease.json)["jobs"]} | self._claimed.keys()
+            # Ours may name what was changed meanwhile and not run, or what a claim that failed was about.
+            others = [lease for row in leases if (lease := orjson.loads(row.json))["owner"] != self.owner]
+            taken = {job for lease in others for job in lease["jobs"]} | self._claimed.keys()
             return [
                 due
                 for kind, lane in self._lanes.items()
@@ -414,9 +416,11 @@ class ScheduledRuns:
         del self._claimed[id]
         self._actions.discard(id)
         if not task.cancelled() and (error := task.exception()) is not None:
-            _log.error("A scheduled function could not be run; it is taken up again", exc_info=error)
-            self._reap_at_ms = 0.0
+            # It may be pending still, and have been passed over because it was claimed.
             self._look_anew()
+            if not isinstance(error, Superseded):
+                _log.error("A scheduled function could not be run; it is taken up again", exc_info=error)
+                self._reap_at_ms = 0.0
         if is_action or len(self._claimed) - len(self._actions) <= CLAIMED // 2:
             self._wake.set()
 
@@ -504,7 +508,11 @@ class ScheduledRuns:
         self.lateness.add(max(0.0, self._now_ms() - due.scheduled_ms) / 1000)
 
     async def _mutation(self, due: _Due) -> None:
-        """Run a mutation until it has committed or failed, or is not to be run any more."""
+        """Run a mutation until it has committed or failed.
+
+        Raises:
+            Superseded: it is not to be run any more, or not as it was claimed.
+        """
         late = False
 
         async def attempt() -> None:
@@ -515,8 +523,7 @@ class ScheduledRuns:
                     late = True
                 await self._attempt(due)
 
-        with contextlib.suppress(Superseded):
-            await self._insist(attempt)
+        await self._insist(attempt)
 
     async def _attempt(self, due: _Due) -> None:
         """Run a mutation and note its end in the same transaction; if it fails, note that in another."""

@@ -407,6 +407,48 @@ class TestPush:
             assert jobs.effects == ["began slow", "ended slow"]
             assert (await cron(t)).next_run == START.timestamp() * 1000 + 3_600_000
 
+    async def test_a_run_whose_time_is_changed_while_it_waits_for_room_is_not_forgotten(self) -> None:
+        async with backend(every(3600), START + timedelta(seconds=58)) as t:
+            node = Node(t)
+            jobs.gates["long"] = asyncio.Event()  # so that the node keeps its lease
+            await t.mutation(jobs.any_of, path="jobs:acts", args={"key": "long"})
+            node.runs._slots = asyncio.Semaphore(0)
+            await node.runs.turn()
+            waiting = node.runs._claimed[(await cron(t)).job]
+            await push(t, lambda crons: crons.cron("a", "* * * * *", jobs.trace, key="k"))
+            node.runs._slots.release()
+            await asyncio.wait([waiting])
+            for _ in range(10):
+                await node.runs.turn()
+                await eventually_async(lambda: len(node.runs._claimed) == 1, "all but the action to end")
+                t.runtime.advance(timedelta(seconds=1))
+            assert await ran(t) == ["01 00:01:00"]
+            jobs.gates["long"].set()
+            await asyncio.wait(list(node.runs._claimed.values()))
+
+    async def test_a_run_whose_arguments_are_changed_as_it_begins_runs_with_the_new_ones(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        async with backend(every(3600)) as t:
+            node = Node(t)
+            node.runs._slots = asyncio.Semaphore(0)
+            await node.runs.turn()
+            [waiting] = node.runs._claimed.values()
+            begun, mutation = asyncio.Event(), node.runs._runner.mutation
+
+            async def begin(*args: Any, **kwargs: Any) -> Any:
+                begun.set()
+                return await mutation(*args, **kwargs)
+
+            monkeypatch.setattr(node.runs._runner, "mutation", begin)
+            node.pause()
+            node.runs._slots.release()
+            await begun.wait()
+            await push(t, every(3600, key="changed"))
+            await node.runs.turn()  # passes over what is claimed
+            node.resume()
+            await asyncio.wait([waiting])
+            await node.runs.run_due()
+            assert await t.query(jobs.traces) == ["changed"]
+
     @pytest.mark.parametrize(
         ("declare", "why"),
         [
