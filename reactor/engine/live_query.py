@@ -89,7 +89,7 @@ class Subscription(Generic[O]):
             hold the same.
     """
 
-    __slots__ = ("_identity", "_journal", "_key", "_queries", "_run", "live", "watcher")
+    __slots__ = ("_closed", "_identity", "_journal", "_key", "_queries", "_run", "live", "watcher")
 
     def __init__(
         self,
@@ -106,6 +106,7 @@ class Subscription(Generic[O]):
         self._identity = identity
         self._journal = journal
         self._run = run
+        self._closed = False
         self.watcher = watcher
         self.live = queries._join(self, key, identity, journal, run, (_SHARED, identity), cause)
 
@@ -117,14 +118,15 @@ class Subscription(Generic[O]):
         Raises, as the future does:
             StoreUnavailable: the database did not answer. Ask again, at a later pin.
         """
-        outcome = self.live.at(pin)
+        live = self.live
+        outcome = live.at(pin)
         if isinstance(outcome, asyncio.Future):
             pin.retain()
-            later = asyncio.ensure_future(self._later(outcome, pin))
+            later = asyncio.ensure_future(self._later(live, outcome, pin))
             # Not in the task itself: one that is cancelled before its first step never comes to its `finally`.
             later.add_done_callback(lambda _: pin.release())
             return later
-        if outcome.identity_used and self._foreign(outcome):
+        if outcome.identity_used and self._foreign(live, outcome):
             return self.at(pin)
         return outcome
 
@@ -145,8 +147,9 @@ class Subscription(Generic[O]):
         """The result as of the pinned ts, if nothing has to be waited for to tell; else ``running`` may have the run that tells."""
         outcome = self.known(pin.ts)
         if outcome is None and pin.ts not in self.live._running:
-            asked = self.live.at(pin)
-            if not isinstance(asked, asyncio.Future) and not self._foreign(asked):
+            live = self.live
+            asked = live.at(pin)
+            if not isinstance(asked, asyncio.Future) and not self._foreign(live, asked):
                 return asked
         return outcome
 
@@ -156,20 +159,27 @@ class Subscription(Generic[O]):
 
     def close(self) -> None:
         """Stop watching. Idempotent."""
+        self._closed = True
         self.live.leave(self)
 
-    async def _later(self, running: asyncio.Future[O], pin: Pin) -> O:
+    async def _later(self, live: LiveQuery[O], running: asyncio.Future[O], pin: Pin) -> O:
         outcome = await asyncio.shield(running)
-        if self._foreign(outcome):
-            again = self.at(pin)
-            return await again if isinstance(again, asyncio.Future) else again
+        if self._foreign(live, outcome):
+            try:
+                again = self.at(pin)
+                return await again if isinstance(again, asyncio.Future) else again
+            finally:
+                if self._closed:
+                    self.live.leave(self)
         return outcome
 
-    def _foreign(self, outcome: O) -> bool:
-        """Move to a live query of this identity's own when ``outcome`` turned out to depend on another's."""
-        if not outcome.identity_used or self.live.identity == self._identity:
+    def _foreign(self, live: LiveQuery[O], outcome: O) -> bool:
+        """Whether ``outcome``, of ``live``, turned out to depend on another's identity. Then this holds a live query of its own."""
+        if not outcome.identity_used or live.identity == self._identity:
             return False
-        self.live.leave(self)
+        if self.live is not live:
+            return True  # since another wait for the same
+        live.leave(self)
         # Not the shared one again: at another ts it may be fit to share, and at this one foreign for ever.
         cause = self.live._cause
         self.live = self._queries._join(self, self._key, self._identity, self._journal, self._run, (self._identity,), cause)

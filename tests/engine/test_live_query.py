@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -167,6 +169,55 @@ class Audience:
         result = await later(watch.at(pin))
         assert isinstance(watch.identity, str)
         assert result.value == self.result(Asked().of(self.past[pin.ts]), watch.identity).value
+
+
+@contextlib.asynccontextmanager
+async def shared_run(engine: Engine) -> AsyncIterator[tuple[list[Watch], asyncio.Event]]:
+    """Ada and Bob share a query, which is running for Ada, and will find that it depends on who calls, once the gate is open."""
+    gate = asyncio.Event()
+    watches: list[Watch] = []
+
+    def subscribe(identity: str) -> None:
+        async def run(tx: Transaction, journal: str | None) -> Result:
+            found = await Asked().read(tx)
+            if not found:
+                return Result(())
+            await gate.wait()
+            return Result((identity, *found), identity_used=True)
+
+        watches.append(Watch(engine, run, identity=identity))
+
+    for identity in ("ada", "bob"):
+        subscribe(identity)
+        assert await watches[-1].now() == Result(())
+    assert watches[0].subscription.live is watches[1].subscription.live
+    await commit(engine, {}, {0: ("a", 0.0)})
+    yield watches, gate
+
+
+@pytest.mark.anyio
+async def test_one_who_asks_twice_while_another_s_run_goes_on_gets_their_own_result_twice(store: GatedStore) -> None:
+    async with running(store) as engine, shared_run(engine) as ((ada, bob), gate):
+        pin = engine.pin()
+        asked = [asyncio.ensure_future(later(watch.at(pin))) for watch in (ada, bob, bob)]
+        gate.set()
+        assert [result.value[0] for result in await asyncio.gather(*asked)] == ["ada", "bob", "bob"]
+        pin.release()
+
+
+@pytest.mark.anyio
+async def test_a_subscription_that_is_closed_while_another_s_run_goes_on_leaves_nothing_behind(store: GatedStore) -> None:
+    async with running(store) as engine, shared_run(engine) as ((ada, bob), gate):
+        pin = engine.pin()
+        asked = [asyncio.ensure_future(later(watch.at(pin))) for watch in (ada, bob)]
+        await settled()
+        bob.subscription.close()
+        gate.set()
+        assert [result.value[0] for result in await asyncio.gather(*asked)] == ["ada", "bob"]
+        pin.release()
+        ada.subscription.close()
+        assert len(engine.live) == 0
+        engine.live.check_invariants()
 
 
 FEW = st.dictionaries(st.integers(0, 2), st.none() | st.tuples(LISTS, RANKS), min_size=1, max_size=2)
