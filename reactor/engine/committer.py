@@ -323,9 +323,13 @@ class Committer:
         for write in writes:
             put(Image(position, write.table, write.id, write.after, write.after_keys, write.row))
 
+    def knows(self, tx: MutationTransaction) -> bool:
+        """Whether what ``tx`` began from is still known: the schema is the same, and the log reaches back to it."""
+        return tx.epoch == self._epoch
+
     def _check(self, tx: MutationTransaction, *, undone_only: bool = False) -> None:
         """Raise Conflict if something was accepted, learned or taken back since ``tx`` began that wrote inside its read set."""
-        if tx.epoch != self._epoch:
+        if not self.knows(tx):
             raise Conflict(innocent=True)
         change = self._recent.overlapping(tx.read_set, tx.base.upto, undone_only=undone_only)
         if change is not None:

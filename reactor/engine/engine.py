@@ -328,12 +328,17 @@ class Engine:
             if tx.failed is not None:
                 raise tx.failed
             return committer.accept(tx, answer, request, on_durable)
-        except (Conflict, StoreError):
+        except Conflict:
             raise
         except Exception as error:
-            if tx.failed is not None:
-                raise tx.failed from error
-            return tx, error
+            failed = error if isinstance(error, StoreError) else tx.failed
+            if failed is None:
+                return tx, error
+            if not committer.knows(tx):
+                raise Conflict(innocent=True) from error  # what it asked for may be gone with what it began from
+            if failed is error:
+                raise
+            raise failed from error
         finally:
             committer.end(tx)
 

@@ -265,6 +265,24 @@ async def test_a_mutation_that_runs_over_a_push_runs_again_under_the_new_schema(
     assert (await ranks(engine, "by_rank"))[-1] == 8.0
 
 
+async def test_a_mutation_that_reads_an_index_for_the_first_time_after_a_push_has_changed_it_runs_again(shop: Shop) -> None:
+    engine, _ = shop
+    go = asyncio.Event()
+    found: list[int] = []
+
+    async def body(tx: Transaction) -> None:
+        table = engine.catalog.tables["items"]
+        await go.wait()
+        found.append(len(await tx.scan(table.index("by_list"), FULL).rest()))
+
+    sent = mutation(engine, body)
+    await asyncio.sleep(0)
+    await engine.push(schema(Indexed))
+    go.set()
+    await sent
+    assert found[-1] == 5
+
+
 async def test_code_is_switched_in_the_turn_in_which_the_schema_comes_into_force(shop: Shop) -> None:
     engine, store = shop
     old, new = engine.catalog, schema(Indexed)

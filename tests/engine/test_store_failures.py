@@ -149,6 +149,29 @@ async def test_a_log_trimmed_beyond_a_node_makes_it_run_everything_again() -> No
         assert (await watch.now()).value == ("5.0",)
 
 
+async def test_a_mutation_that_cannot_read_what_its_node_has_started_over_from_runs_again() -> None:
+    store = AwayStore()
+    async with running(store) as engine, running(ModelStore(store.database)) as other:
+        store.away = True
+        store.back.clear()
+
+        async def body(tx: Transaction) -> None:
+            await rank(tx, 1)
+
+        sent = mutation(engine, body)
+        await settled()
+        wake, store.database.wakes[0] = store.database.wakes[0], lambda: None
+        await mutation(other, putting(2, rank=1.0))
+        await other._store.trim(log_before=2**62, requests_before=0)  # type: ignore[arg-type]
+        store.database.wakes[0] = wake
+        wake()
+        await settled()
+        assert engine.head_ts == other.head_ts and not sent.done()
+        store.away = False
+        store.back.set()
+        await sent
+
+
 @pytest.mark.parametrize("error", [StoreError("it was restored", code=WENT_BACK), LookupError("a bug")])
 async def test_an_engine_whose_store_is_lost_says_so_and_leaves_nobody_waiting(error: Any) -> None:
     store = AwayStore()
