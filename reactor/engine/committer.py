@@ -250,13 +250,18 @@ class Committer:
         finally:
             _resolve(favoured.over)
 
+    @property
+    def _to_be_favoured(self) -> bool:
+        """Whether any may run now: a push that waits for what is pending would be waited for by each."""
+        return bool(self._favoured) and self._open.is_set()
+
     async def _let_favoured_run(self) -> None:
         """The head is held, and every commit is learned: let those that are to be favoured run, one after the other."""
         loop = asyncio.get_running_loop()
         until = loop.time() + FAVOUR_S
         self._unfavoured.clear()
         try:
-            while self._favoured and loop.time() < until:
+            while self._to_be_favoured and loop.time() < until:
                 granted, over = self._favoured.popleft()
                 if granted.done():
                     continue  # its caller went away
@@ -388,7 +393,7 @@ class Committer:
                 self._wake.clear()
                 if self._news:
                     await self._follow()
-                while self._pending or self._favoured:
+                while self._pending or self._to_be_favoured:
                     await self._write_group()
                 self._idle.set()
         except Exception as error:
@@ -420,6 +425,9 @@ class Committer:
                 self._forget_accepted()
         finally:
             self._open.set()
+            if self._favoured:
+                self._idle.clear()
+                self._wake.set()
 
     async def _write_group(self) -> None:
         group: list[Accepted] = []
@@ -430,7 +438,7 @@ class Committer:
                     # They run again while the head is held: no other node's commit can come in their way a second time.
                     for _ in range(RERUN_TURNS if stale else 0):
                         await asyncio.sleep(0)
-                if self._favoured:
+                if self._to_be_favoured:
                     await self._let_favoured_run()
                 group, self._pending = self._pending, []
                 if group:
@@ -454,7 +462,7 @@ class Committer:
             self._abandon({**dict.fromkeys(self._pending), **dict.fromkeys(group or self._pending, error)})
             if isinstance(error, StoreError) and error.code == WENT_BACK:
                 raise
-            if self._favoured:
+            if self._to_be_favoured:
                 # The head cannot be held. They run all the same, and are told of it when they are to be written.
                 await self._let_favoured_run()
         self._failures = 0

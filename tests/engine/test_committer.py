@@ -11,12 +11,27 @@ from typing import Any, cast
 import asyncpg
 import pytest
 
+from reactor.engine import committer
 from reactor.engine.committer import Answer, Committed
 from reactor.engine.engine import Engine
 from reactor.engine.store import Commit, RequestKey, Store, Ts
 from reactor.engine.transaction import Transaction
 from reactor.errors import StoreError, StoreFull, StoreUnavailable, WriteConflict
-from tests.engine.support import ITEMS, Body, CalmDatabase, GatedStore, adding, item, mutation, putting, rank, ranks, running, settled
+from tests.engine.support import (
+    CATALOG,
+    ITEMS,
+    Body,
+    CalmDatabase,
+    GatedStore,
+    adding,
+    item,
+    mutation,
+    putting,
+    rank,
+    ranks,
+    running,
+    settled,
+)
 from tests.simulation.model_store import ModelStore
 from tests.support.databases import Databases
 
@@ -535,6 +550,30 @@ async def test_who_was_taken_back_runs_again_in_the_same_turn_although_one_is_fa
     await asyncio.gather(*sent, *body.others)
     assert (stale.runs, blocked.runs) == (2, 4)
     assert [len(group) for group in two.store.groups][:1] == [5], "three that came in the way, and both of these"
+
+
+async def test_a_push_does_not_wait_for_mutations_that_are_to_be_favoured(store: GatedStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(committer, "FAVOUR_S", 3600.0)
+    async with running(store) as engine:
+        store.gate.clear()
+        sent = mutation(engine, putting(1))
+        await store.writing.wait()
+        ran: list[int] = []
+
+        async def favoured(number: int) -> None:
+            async with engine._committer.favour():
+                while (tx := engine._committer.begin(favoured=True)) is None:
+                    await engine._committer.opened()
+                ran.append(number)
+                engine._committer.end(tx)
+
+        waiting = [asyncio.ensure_future(favoured(number)) for number in range(3)]
+        pushing = asyncio.ensure_future(engine.push(CATALOG))
+        await settled()
+        store.gate.set()
+        async with asyncio.timeout(60):
+            await asyncio.gather(pushing, sent, *waiting)
+        assert ran == [0, 1, 2]
 
 
 @on_the_model
