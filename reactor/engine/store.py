@@ -26,6 +26,7 @@ from reactor.schema.catalog import IndexDef, Table
 
 __all__ = [
     "DURATION_S",
+    "LOG_BYTES",
     "LOG_TRIMMED",
     "UNCOMMITTED",
     "WENT_BACK",
@@ -53,6 +54,9 @@ LOG_TRIMMED = "LogTrimmed"
 
 #: Code of the error of a database that lacks commits which this node has served.
 WENT_BACK = "DatabaseWentBack"
+
+#: Of the texts of documents in the entries that ``Store.log_after`` gives at a time, unless one entry has more.
+LOG_BYTES = 8 * 1024 * 1024
 
 #: The ts of rows that are not durable yet; it is never read as a position in the log.
 UNCOMMITTED = Ts(0)
@@ -316,7 +320,7 @@ class Store(Protocol):
         ...
 
     async def log_after(self, ts: Ts, *, until: Ts | None = None, limit: int = 1000) -> list[LogEntry]:
-        """Durable entries with ``ts < entry.ts <= until`` in order, at most ``limit``.
+        """Durable entries with ``ts < entry.ts <= until`` in order, at most ``limit``, and fewer where they are large; none: no more.
 
         Raises:
             StoreError: code ``LogTrimmed``, when entries after ``ts`` have been trimmed away.

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from reactor.engine.eager import detached
-from reactor.engine.store import LogEntry, News, StoredTable, Ts, Write
+from reactor.engine.store import LOG_BYTES, LogEntry, News, StoredTable, Ts, Write
 from reactor.errors import SchemaOutdated, StoreError, StoreTooNew
 from reactor.schema.catalog import IndexDef, Table
 from reactor.stores import postgres_tables
@@ -162,7 +162,7 @@ class PostgresStore:
     async def log_after(self, ts: Ts, *, until: Ts | None = None, limit: int = 1000) -> list[LogEntry]:
         self._snapshots.check_open()
         async with self._connections.one() as connection:
-            return await read_log(connection, ts, until, limit)
+            return await read_log(connection, ts, until, limit, LOG_BYTES)
 
     # --- other nodes
 

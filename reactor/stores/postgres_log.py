@@ -25,10 +25,15 @@ FROM _reactor_head h CROSS JOIN _reactor_meta m LEFT JOIN LATERAL (
 ORDER BY l.ts, l.position
 """
 
+#: pg_column_size looks at a row only, not at a document that is kept apart from it; that it counts as it is compressed.
 LOG = """
 SELECT ts, "table", id, before, after FROM _reactor_log
 WHERE ts > $1 AND ts <= (
-    SELECT max(ts) FROM (SELECT DISTINCT ts FROM _reactor_log WHERE ts > $1 AND ts <= $2 ORDER BY ts LIMIT $3) AS entries)
+    SELECT max(ts) FILTER (WHERE number = 1 OR total <= $4::bigint) FROM (
+        SELECT ts, row_number() OVER by_ts AS number, sum(bytes) OVER by_ts AS total FROM (
+            SELECT ts, sum(coalesce(pg_column_size(before), 0) + coalesce(pg_column_size(after), 0)) AS bytes
+            FROM _reactor_log WHERE ts > $1 AND ts <= $2 GROUP BY ts ORDER BY ts LIMIT $3) AS sizes
+        WINDOW by_ts AS (ORDER BY ts)) AS entries)
 ORDER BY ts, position
 """
 
@@ -77,9 +82,9 @@ async def read_news(connection: Connection, after: Ts) -> News:
     return News(head, entries(row[4:] for row in rows if row[4] is not None))
 
 
-async def read_log(connection: Connection, after: Ts, until: Ts | None, limit: int) -> list[LogEntry]:
+async def read_log(connection: Connection, after: Ts, until: Ts | None, limit: int, most_bytes: int) -> list[LogEntry]:
     """``Store.log_after``."""
-    rows: list[Any] = await connection.fetch(LOG, after, NO_END if until is None else until, limit)
+    rows: list[Any] = await connection.fetch(LOG, after, NO_END if until is None else until, limit, most_bytes)
     # Asked after the rows: a trim that comes between is seen, and the answer errs on the safe side.
     check_trimmed(await connection.fetchval("SELECT trimmed_ts FROM _reactor_meta"), after)
     return entries(rows)

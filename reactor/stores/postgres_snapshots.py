@@ -216,7 +216,7 @@ class Reader:
     async def _take_back(self, ts: Ts, schema: Mapping[str, Table]) -> Layer:
         images = Overlay()
         seen: set[str] = set()
-        for entry in await self.run(lambda connection: read_log(connection, ts, self.ts, NO_LIMIT)):
+        for entry in await self.run(lambda connection: read_log(connection, ts, self.ts, NO_LIMIT, NO_LIMIT)):
             for write in hydrate(entry, schema):
                 # The first change after ts has what was there at ts.
                 if write.id not in seen:
@@ -308,8 +308,8 @@ class Reader:
                 future.set_exception(error)
 
 
-#: Entries that are taken back at most are bounded by how old a snapshot can be.
-NO_LIMIT = 1 << 31
+#: Entries that are taken back, and their bytes, are bounded by how old a snapshot can be.
+NO_LIMIT = 1 << 62
 
 
 class PostgresSnapshot:

@@ -7,7 +7,7 @@ from typing import Any
 
 import apsw
 
-from reactor.engine.store import LogEntry, LoggedWrite, Ts
+from reactor.engine.store import LOG_BYTES, LogEntry, LoggedWrite, Ts
 from reactor.errors import StoreError
 
 __all__ = ["read_log", "trim_log"]
@@ -28,7 +28,7 @@ SELECT coalesce(max(ts) FILTER (WHERE total <= ?3), min(ts)) FROM (
 
 
 def read_log(connection: apsw.Connection, ts: Ts, until: Ts, limit: int) -> list[LogEntry]:
-    """The entries with ``ts < entry.ts <= until`` in order, at most ``limit`` (1 or more).
+    """``Store.log_after``; ``limit`` is 1 or more.
 
     Raises:
         StoreError: code ``LogTrimmed``, when entries after ``ts`` have been trimmed away.
@@ -48,13 +48,15 @@ def _entries(rows: Iterable[Any], limit: int) -> list[LogEntry]:
     entries: list[LogEntry] = []
     writes: list[LoggedWrite] = []
     last: Ts | None = None
+    size_bytes = 0
     for ts, table, id, before, after in rows:
         if ts != last:
             if last is not None:
                 entries.append(LogEntry(last, tuple(writes)))
-                if len(entries) == limit:
+                if len(entries) == limit or size_bytes >= LOG_BYTES:
                     return entries
             last, writes = ts, []
+        size_bytes += len(before or "") + len(after or "")
         writes.append(LoggedWrite(table, id, before, after))
     if last is not None:
         entries.append(LogEntry(last, tuple(writes)))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import random
 
 import pytest
 from msgspec.structs import replace
 
-from reactor.engine.store import LogEntry, LoggedWrite, RequestKey, RequestRecord, Row, Store, StoredIndex, Ts
+from reactor.engine.store import LOG_BYTES, LogEntry, LoggedWrite, RequestKey, RequestRecord, Row, Store, StoredIndex, Ts
 from reactor.errors import StoreError
 from reactor.schema import Document, Index
 from reactor.values.interval import END
@@ -468,6 +469,20 @@ class TestLog:
         assert await found(0, limit=2) == [10, 20]
         assert await found(20, 50, limit=3) == [30, 40, 50]
         assert await found(20, 50, limit=4) == [30, 40, 50]
+
+    async def test_gives_few_entries_at_a_time_where_they_are_large(self, library: Library) -> None:
+        chance = random.Random(1)
+        size_bytes = LOG_BYTES // 4
+        ts = [await library.put(library.add(chance.randbytes(size_bytes // 2).hex())) for _ in range(10)]
+        found: list[Ts] = []
+        steps = 0
+        while entries := await library.store.log_after(found[-1] if found else Ts(0)):
+            assert sum(len(write.after or "") for entry in entries for write in entry.writes) < LOG_BYTES + 2 * size_bytes
+            found += [entry.ts for entry in entries]
+            steps += 1
+        assert found == ts and steps < 10
+        [huge] = await library.store.log_after(Ts(0), limit=1)
+        assert huge.ts == ts[0]
 
 
 class TestTrim:
