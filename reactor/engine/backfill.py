@@ -1,6 +1,6 @@
 """Bringing the stored data to a new schema beside live writes: new tables, indexes, and a check of every document.
 
-The walk over the documents reads a snapshot while commits go on; what they changed meanwhile is brought up through the
+The walk over the documents reads snapshots while commits go on; what they changed meanwhile is brought up through the
 commit log. Only the last, short, catching-up happens with the committer paused. Nothing is switched before every document
 fits: on a misfit the old schema goes on serving, and half-built indexes are left not ready, to be started anew next time.
 """
@@ -90,16 +90,21 @@ def _change(table: Table, stored: StoredTable) -> _Change | None:
 
 
 async def _walk(store: Store, pins: Pins, changes: Sequence[_Change]) -> Ts:
-    """Take every document of the changed tables; the ts as of which that is done."""
+    """Take every document of the changed tables; the ts as of which that is done, at least."""
     pin = pins.pin()
+    since = pin.ts
     try:
         for change in changes:
             lo = FULL.lo
             while rows := await pin.snapshot.scan(change.table.by_id, lo, FULL.hi, reverse=False, limit=STEP):
                 await change.take(store, rows)
                 lo = rows[-1].key + b"\x00"
+                # Each step on a snapshot of its own: one that is kept for minutes keeps all commits since in memory, and the database
+                # from tidying up behind them. What is newer by then is in the log too.
+                before, pin = pin, pins.pin()
+                before.release()
                 await asyncio.sleep(0)
-        return pin.ts
+        return since
     finally:
         pin.release()
 

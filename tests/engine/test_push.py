@@ -156,6 +156,24 @@ async def test_a_new_index_has_every_document_while_writes_go_on(shop: Shop, mon
     assert len(found) == len(await ranks(engine, "by_list"))
 
 
+async def test_the_commits_of_a_long_walk_over_the_documents_are_not_kept_in_memory(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backfill, "STEP", 1)
+    engine, store = shop
+    fill_index = store._inner.fill_index
+    kept: list[int] = []
+
+    async def filling(table: str, name: str, rows: Any) -> None:
+        if len(kept) < 10:  # two indexes of five documents
+            await write(engine, 4, float(len(kept)))
+            kept.append(len(engine._log))
+        await fill_index(table, name, rows)
+
+    monkeypatch.setattr(store, "fill_index", filling, raising=False)
+    await engine.push(schema(Indexed))
+    assert len(kept) == 10 and max(kept) <= 2
+    assert len(await ranks(engine, "by_rank")) == 5
+
+
 @pytest.mark.parametrize("place", ["build_index", "log_after", "finish_schema"])
 async def test_what_is_written_at_any_step_of_a_push_is_in_the_new_index(shop: Shop, place: str) -> None:
     engine, store = shop
