@@ -334,7 +334,7 @@ class Committer:
 
     def _check(self, tx: MutationTransaction, *, undone_only: bool = False) -> None:
         """Raise Conflict if something was accepted, learned or taken back since ``tx`` began that wrote inside its read set."""
-        if not self.knows(tx):
+        if tx.epoch != self._epoch:
             raise Conflict(innocent=True)
         change = self._recent.overlapping(tx.read_set, tx.base.upto, undone_only=undone_only)
         if change is not None:
