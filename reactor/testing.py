@@ -20,6 +20,7 @@ from reactor.engine.engine import Engine
 from reactor.engine.live_query import Subscription
 from reactor.engine.runtime import SystemRuntime
 from reactor.engine.transaction import Transaction
+from reactor.errors import ReactorError
 from reactor.functions.context import MutationCtx
 from reactor.functions.environment import addresses_of, change_variables
 from reactor.functions.execute import execute
@@ -199,7 +200,13 @@ class TestBackend:
             context = invocation.context(declared)
             return Answer(b"null", (), await execute(invocation.run, body(context)))  # type: ignore[arg-type]
 
-        result: R = (await self._engine.mutate(attempt)).result
+        try:
+            result: R = (await self._engine.mutate(attempt)).result
+        except ReactorError as error:
+            cause = error.__cause__
+            if cause is not None and not isinstance(cause, Exception | asyncio.CancelledError):
+                raise cause from None  # the test's own: a test that is skipped or failed from within, or Ctrl-C
+            raise
         return result
 
     async def fetch(

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from msgspec import Struct
 
-from reactor.errors import FunctionTimeout
+from reactor.errors import FunctionTimeout, ReactorError
 from reactor.functions.output import log
 from reactor.functions.run import Run, current_run
 from reactor.functions.watchdog import Interrupt, slot_of_this_thread
@@ -33,6 +33,7 @@ async def execute(run: Run, coro: Coroutine[Any, Any, T]) -> T:
     Raises:
         FunctionTimeout: it computed, or waited, past its limits.
         NonDeterministicError: a query or mutation reached for the outside world.
+        ReactorError: it raised what is no ``Exception`` and would end more than it, such as ``SystemExit``.
         Whatever the coroutine raises.
 
     Cancelling it cancels the coroutine.
@@ -44,9 +45,12 @@ async def execute(run: Run, coro: Coroutine[Any, Any, T]) -> T:
         if run.timed_out:
             raise _computed_too_long(run)
         return result
-    except (Interrupt, asyncio.CancelledError):
+    except (Interrupt, asyncio.CancelledError) as error:
         if run.timed_out:
             raise _computed_too_long(run) from None
+        task = asyncio.current_task()
+        if isinstance(error, asyncio.CancelledError) and (task is None or not task.cancelling()):
+            raise _escaped(run, error) from error  # something that it awaited was cancelled, and not the run
         raise
     finally:
         if run.unfinished_line:
@@ -60,6 +64,15 @@ async def execute(run: Run, coro: Coroutine[Any, Any, T]) -> T:
 def prepare_loop() -> None:
     """Have tasks that functions start on the running loop be steps of their runs."""
     asyncio.get_running_loop().set_task_factory(_factory)
+
+
+def _escaped(run: Run, error: BaseException) -> ReactorError:
+    """What the caller is told when a function raised what is no ``Exception``: let through, it would end the server, or nobody's wait."""
+    text = f": {error}" if str(error) else ""
+    return ReactorError(
+        f"{run.path} raised {type(error).__name__}{text}, which ends a program or a task and not a function. Return, or raise AppError.",
+        code="FunctionError",
+    ).with_traceback(error.__traceback__)
 
 
 async def _limited(run: Run, coro: Coroutine[Any, Any, T]) -> T:
@@ -104,6 +117,10 @@ def _steps(run: Run, coro: Coroutine[Any, Any, T]) -> Generator[Any, Any, T]:
             except StopIteration as stop:
                 result: T = stop.value
                 return result
+            except (Exception, Interrupt, asyncio.CancelledError):
+                raise
+            except BaseException as left:
+                raise _escaped(run, left) from left
             finally:
                 slot.end(run, outer, outer_started)
                 current_run.reset(token)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from reactor import AppError, ArgumentError, Limits, ReturnsError
+from reactor import AppError, ArgumentError, Limits, MutationCtx, ReturnsError
 from reactor.testing import TestBackend
 from reactor.values import codec
 from tests.functions.app.app_functions import failing
@@ -64,6 +64,27 @@ async def test_reactors_own_errors_are_opaque_in_production_too(t: TestBackend, 
     assert shown is not None and hidden is not None
     assert shown.message.startswith(f"{OPAQUE}\nUncaught ")
     assert hidden.message == OPAQUE and hidden.code == shown.code
+
+
+@pytest.mark.parametrize("kind", ["query", "mutation", "action"])
+@pytest.mark.parametrize("way", failing.ESCAPES)
+async def test_what_would_end_the_server_or_a_wait_is_a_failure_of_its_function(t: TestBackend, kind: Any, way: str) -> None:
+    error = (await call(t, kind, f"failing:escape_from_{kind}", way=way)).error
+    assert error is not None and error.code == "FunctionError"
+    name = {"interrupts": "KeyboardInterrupt", "closes": "GeneratorExit", "awaits_what_is_cancelled": "CancelledError"}.get(
+        way, "SystemExit"
+    )
+    assert f"failing:escape_from_{kind} raised {name}" in error.message and "Return, or raise AppError." in error.message
+    assert "(app_functions/failing.py:" in error.message
+    assert await ranks(t) == []
+
+
+async def test_a_test_can_be_skipped_in_a_transaction_of_its_own(t: TestBackend) -> None:
+    async def skips(ctx: MutationCtx) -> None:
+        pytest.skip("for this reason")
+
+    with pytest.raises(pytest.skip.Exception, match="for this reason"):
+        await t.run(skips)
 
 
 async def test_log_lines_do_not_reach_clients_in_production() -> None:

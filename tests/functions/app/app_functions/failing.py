@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import sys
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from reactor import ActionCtx, AppError, MutationCtx, QueryCtx, action, mutation, query
@@ -62,3 +65,46 @@ async def takes(ctx: MutationCtx, number: float, names: list[str] | None = None)
 @query
 async def repeats(ctx: QueryCtx, text: str, times: int) -> str:
     return text * times
+
+
+async def exits() -> None:
+    sys.exit("no")
+
+
+async def interrupts() -> None:
+    raise KeyboardInterrupt("no")
+
+
+async def closes() -> None:
+    raise GeneratorExit("no")
+
+
+async def awaits_what_is_cancelled() -> None:
+    waited = asyncio.ensure_future(asyncio.Event().wait())
+    waited.cancel("no")
+    await waited
+
+
+async def exits_in_a_task() -> None:
+    await asyncio.gather(exits())
+
+
+ESCAPES: dict[str, Callable[[], Awaitable[None]]] = {
+    way.__name__: way for way in (exits, interrupts, closes, awaits_what_is_cancelled, exits_in_a_task)
+}
+
+
+@query
+async def escape_from_query(ctx: QueryCtx, way: str) -> None:
+    await ESCAPES[way]()
+
+
+@mutation
+async def escape_from_mutation(ctx: MutationCtx, way: str) -> None:
+    await ctx.db.insert(Item(list="a", rank=1))
+    await ESCAPES[way]()
+
+
+@action
+async def escape_from_action(ctx: ActionCtx, way: str) -> None:
+    await ESCAPES[way]()
