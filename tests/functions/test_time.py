@@ -11,12 +11,15 @@ from typing import Any
 import pytest
 
 from reactor import FunctionTimeout, Limits, ReactorError
+from reactor.engine.eager import Kept
 from reactor.engine.store import Row
+from reactor.functions.outcome import Outcome
 from reactor.stores.sqlite_snapshots import SqliteSnapshot
 from reactor.testing import TestBackend
+from reactor.values import codec
 from tests.functions.app.app_functions import busy, items
 from tests.functions.app.schema import Item
-from tests.functions.support import APP, fill, ranks
+from tests.functions.support import APP, call, fill, ranks
 
 pytestmark = pytest.mark.anyio
 
@@ -147,6 +150,35 @@ async def test_an_action_may_take_longer_than_a_query_and_others_write_meanwhile
 async def test_an_action_has_a_limit_too(quick: TestBackend) -> None:
     error = await refused(quick.action(busy.acts_forever), r"maximum duration: 1s\): busy:acts_forever")
     assert "Split it" in error.message
+
+
+GROUPS = [
+    ("query", "reads_in_a_group", "TaskGroup"),
+    ("mutation", "writes_in_a_group", "TaskGroup"),
+    ("query", "reads_in_time", "TimeoutError"),
+]
+
+
+@pytest.mark.parametrize(("kind", "path", "failure"), GROUPS)
+@pytest.mark.parametrize("task", ["the caller's", "none"])
+async def test_a_function_may_have_task_groups_and_timeouts(t: TestBackend, kind: Any, path: str, failure: str, task: str) -> None:
+    async def outcome(breaking: bool) -> Outcome:
+        if task == "the caller's":
+            return await call(t, kind, f"busy:{path}", breaking=breaking)
+        ended: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+
+        async def run() -> None:
+            ended.set_result(await call(t, kind, f"busy:{path}", breaking=breaking))
+
+        kept = Kept()
+        asyncio.get_running_loop().call_soon(kept.start, run())  # as a connection does
+        async with asyncio.timeout(5):
+            return await ended
+
+    await fill(t, "b", 1)
+    assert codec.from_json((await outcome(breaking=False)).value) == [1 + (kind == "mutation")] * 2
+    error = (await outcome(breaking=True)).error
+    assert error is not None and failure in error.message
 
 
 @pytest.mark.parametrize("fails", [False, True])

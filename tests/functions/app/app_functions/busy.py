@@ -198,3 +198,33 @@ async def leaks_and_fails(ctx: MutationCtx) -> None:
     tasks.append(asyncio.create_task(later()))
     tasks.append(asyncio.create_task(call_later()))
     raise AppError("failed")
+
+
+async def breaks() -> None:
+    raise ValueError("the cause")
+
+
+@query
+async def reads_in_a_group(ctx: QueryCtx, breaking: bool) -> list[int]:
+    async with asyncio.TaskGroup() as group:
+        reads = [group.create_task(ctx.db.query(Item).count()) for _ in range(2)]
+        if breaking:
+            group.create_task(breaks())
+    return [read.result() for read in reads]
+
+
+@mutation
+async def writes_in_a_group(ctx: MutationCtx, breaking: bool) -> list[int]:
+    async with asyncio.TaskGroup() as group:
+        group.create_task(ctx.db.insert(Item(list="a", rank=1)))
+        if breaking:
+            group.create_task(breaks())
+    return [await ctx.db.query(Item).count()] * 2
+
+
+@query
+async def reads_in_time(ctx: QueryCtx, breaking: bool) -> list[int]:
+    async with asyncio.timeout(0.01 if breaking else None):
+        if breaking:
+            await forever(ctx)
+        return [await ctx.db.query(Item).count()] * 2
