@@ -132,10 +132,12 @@ def report(error: Exception, request_id: str, folder: Path, *, redact: bool, lim
 
 
 def _trace(error: BaseException, folder: Path) -> str:
-    """Where in the app's code it was raised, innermost first."""
+    """Where in the app's code it was raised, innermost first; of a group, its members too."""
     lines = []
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
         path = Path(frame.filename)
         if path.is_relative_to(folder) and not {"site-packages", ".venv"} & set(path.parts):
             lines.append(f"\n    at {frame.name} ({path.relative_to(folder)}:{frame.lineno})")
+    if isinstance(error, BaseExceptionGroup):
+        lines += [f"\n{type(member).__name__}: {member}{_trace(member, folder)}" for member in error.exceptions]
     return "".join(lines)

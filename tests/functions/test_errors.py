@@ -79,6 +79,16 @@ async def test_what_would_end_the_server_or_a_wait_is_a_failure_of_its_function(
     assert await ranks(t) == []
 
 
+async def test_what_is_in_a_group_of_errors_is_told(t: TestBackend) -> None:
+    error = (await call(t, "action", "failing:group")).error
+    assert error is not None
+    lines = error.message.splitlines()
+    assert "Uncaught ExceptionGroup: unhandled errors in a TaskGroup (2 sub-exceptions)" in lines
+    assert {"ZeroDivisionError: the password is hunter2", "AppError: {'code': 7.0}"} <= set(lines)
+    assert "at bug (app_functions/failing.py:" in error.message and "at app_error (app_functions/failing.py:" in error.message
+    assert (await call(t, "action", "failing:group", production=True)).error.message == OPAQUE  # type: ignore[union-attr]
+
+
 async def test_a_test_can_be_skipped_in_a_transaction_of_its_own(t: TestBackend) -> None:
     async def skips(ctx: MutationCtx) -> None:
         pytest.skip("for this reason")

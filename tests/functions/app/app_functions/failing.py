@@ -37,6 +37,13 @@ async def action_of_app_error(ctx: ActionCtx) -> None:
     await ctx.run_query(app_error, data={"code": 7})
 
 
+@action
+async def group(ctx: ActionCtx) -> None:
+    async with asyncio.TaskGroup() as both:
+        both.create_task(ctx.run_query(bug))
+        both.create_task(ctx.run_query(app_error, data={"code": 7}))
+
+
 @query
 async def bad_data(ctx: QueryCtx) -> None:
     raise AppError({"set": {1, 2}})
