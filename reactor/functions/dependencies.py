@@ -10,7 +10,7 @@ from typing import Annotated, Any, TypeVar, Union, cast, get_args, get_origin, o
 
 from reactor.errors import SchemaError, place
 
-__all__ = ["Dependencies", "Dependency", "Depends", "dependency_in"]
+__all__ = ["Dependencies", "Dependency", "Depends", "dependency_in", "hints_of"]
 
 T = TypeVar("T")
 
@@ -121,15 +121,32 @@ class Dependencies:
         return filled
 
 
+def hints_of(fn: Callable[..., Any], names: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """The annotations of ``fn``, evaluated.
+
+    Args:
+        names: what they may refer to beside the names of the function's module.
+        where: the function, for messages.
+
+    Raises:
+        SchemaError: one cannot be evaluated.
+    """
+    try:
+        return typing.get_type_hints(fn, localns=dict(names), include_extras=True)
+    except NameError as error:
+        raise SchemaError(f"{where}: the name {error.name!r} in an annotation is not defined. Import it in the module.") from error
+    except Exception as error:  # evaluating runs code of the app's
+        raise SchemaError(
+            f"{where}: an annotation cannot be evaluated: {type(error).__name__}: {error}. Write types that Python finds in the module."
+        ) from error
+
+
 def _need(fn: Callable[..., Any], ctx: type, where: str, names: Mapping[str, Any], above: tuple[Callable[..., Any], ...]) -> _Need:
     code = inspect.unwrap(fn).__code__
     here = f"{fn.__qualname__} ({place(code.co_filename, code.co_firstlineno)})"
     if fn in above:
         raise SchemaError(f"{where}: the dependency {here} depends on itself.")
-    try:
-        hints = typing.get_type_hints(fn, localns=dict(names), include_extras=True)
-    except NameError as error:
-        raise SchemaError(f"{here}: the name {error.name!r} in an annotation is not defined. Import it in the module.") from error
+    hints = hints_of(fn, names, here)
     parameters = list(inspect.signature(fn).parameters.values())
     if not parameters or parameters[0].name not in hints:
         raise SchemaError(f"The dependency {here} has no annotated ctx. Write: async def {fn.__name__}(ctx: {ctx.__name__}, …).")

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import inspect
-import typing
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, ClassVar, Generic, Literal, ParamSpec, TypeVar
 
 from reactor.errors import ArgumentError, ReactorError, SchemaError, place
 from reactor.functions.context import ActionCtx, MutationCtx, QueryCtx
-from reactor.functions.dependencies import Dependencies, Dependency, dependency_in
+from reactor.functions.dependencies import Dependencies, Dependency, dependency_in, hints_of
 from reactor.schema.validators import ArgsValidator, ReturnsValidator
 
 __all__ = ["Action", "Function", "Kind", "Mutation", "Query"]
@@ -93,10 +92,7 @@ class Function(Generic[P, R_co]):
             SchemaError: the signature cannot be that of a function; says where and why.
         """
         where = f"{path} ({place(inspect.getsourcefile(self.fn), self.fn.__code__.co_firstlineno)})"
-        try:
-            hints = typing.get_type_hints(self.fn, localns=dict(names), include_extras=True)
-        except NameError as error:
-            raise SchemaError(f"{where}: the name {error.name!r} in an annotation is not defined. Import it in the module.") from error
+        hints = hints_of(self.fn, names, where)
         parameters = list(inspect.signature(self.fn).parameters.values())
         if not parameters:
             raise SchemaError(f"{where} takes no ctx. Write: async def {self.fn.__name__}(ctx: {self.kind.title()}Ctx, …).")

@@ -310,11 +310,10 @@ def _import(name: str, folder: Path) -> ModuleType:
     except ReactorError as error:
         raise type(error)(f"{_place(error, folder)}{error.message}", code=error.code) from None
     except SyntaxError as error:
-        text = (error.text or "").rstrip()
-        raise CodeError(
-            f"{_relative(error.filename, folder)}:{error.lineno}: {error.msg}\n    {text.strip()}", code="InvalidModules"
-        ) from None
-    except Exception as error:
+        where = f"{_relative(error.filename, folder)}:{error.lineno}" if error.filename else f"the module {name}"
+        line = f"\n    {error.text.strip()}" if error.text else ""
+        raise CodeError(f"{where}: {error.msg}{line}", code="InvalidModules") from None
+    except (Exception, SystemExit) as error:
         raise CodeError(f"{_place(error, folder)}{type(error).__name__}: {error}{_line(error, folder)}") from None
 
 

@@ -312,6 +312,10 @@ def _complete(document: type[Document], names: Mapping[str, Any], where: str) ->
         raise SchemaError(f"{where}: the name {error.name!r} in an annotation is not defined. Import it in schema.py.") from error
     except PydanticUserError as error:
         raise SchemaError(f"{where}: {str(error).splitlines()[0]}") from error
+    except Exception as error:  # evaluating an annotation runs code of the app's
+        raise SchemaError(
+            f"{where}: an annotation cannot be evaluated: {type(error).__name__}: {error}. Write types that Python finds in schema.py."
+        ) from error
     plan = plan_of(document)
     type.__setattr__(document, "__plan__", plan)
     for name in document.__private_attributes__:

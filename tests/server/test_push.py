@@ -226,6 +226,15 @@ async def test_a_query_whose_function_is_gone_fails_and_recovers_when_it_comes_b
         (SCHEMA.replace('"notes"', '"_notes"'), None, ["_notes"]),
         (SCHEMA + "    when: complex\n", None, ["when"]),
         (SCHEMA + "  x = (\n", None, ["schema.py:6: "]),
+        (SCHEMA + "    when: 'Index.nope'\n", None, ["schema.py:3", "class Note", "AttributeError", "nope"]),
+        (
+            None,
+            NOTES.replace("text: str,", "text: 'list[str',"),
+            ["notes:add", "notes.py:8", "cannot be evaluated: SyntaxError", "list[str"],
+        ),
+        (None, NOTES.replace("text: str,", "text: 'Note.nope',"), ["notes:add", "notes.py:8", "cannot be evaluated: AttributeError: nope"]),
+        (None, NOTES + "exit()\n", ["notes.py:11: SystemExit", "exit()"]),
+        (None, NOTES + "# \0\n", ["app_functions", "null bytes"]),
     ],
 )
 async def test_code_that_does_not_load_is_named_and_the_version_before_goes_on(
