@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
+import re
 import sys
 import traceback
 from collections.abc import Iterable, Iterator, Mapping
@@ -12,7 +14,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from reactor.errors import CodeError, FunctionNotFound, ReactorError, WrongFunctionKind
+from reactor.errors import CodeError, FunctionNotFound, ReactorError, WrongFunctionKind, place
 from reactor.functions.crons import Cron, Crons
 from reactor.functions.determinism import freeze_modules
 from reactor.functions.environment import EnvSettings, check_settings
@@ -31,6 +33,7 @@ AUTH_MODULE = "auth_config"
 CRONS_MODULE = f"{FUNCTIONS_FOLDER}.crons"
 HTTP_MODULE = "http"
 _NAMES = (SCHEMA_MODULE, FUNCTIONS_FOLDER)
+_DEFINED = re.compile(r"^async def (\w+)", re.MULTILINE)
 
 
 def canonical_path(path: str) -> str:
@@ -231,11 +234,29 @@ def _function_modules(folder: Path) -> Iterator[tuple[str, str]]:
 
 def _declared(module: ModuleType, path: str, catalog: Catalog) -> Iterator[Function[..., Any]]:
     names = {table.document.__name__: table.document for table in catalog.tables.values()}
+    twice = _defined_twice(module)
     for value in list(vars(module).values()):
         # Imported from another module, a function belongs there.
         if isinstance(value, Function) and value.__module__ == module.__name__:
+            if value.__name__ in twice:
+                first, second = twice[value.__name__]
+                here = place(module.__file__, second)
+                raise CodeError(f"{here}: {path}:{value.name} is declared here and in line {first}, and Python keeps the last. Rename one.")
             value.compile(f"{path}:{value.name}", names)
             yield value
+
+
+def _defined_twice(module: ModuleType) -> dict[str, tuple[int, int]]:
+    """The functions that a module's text defines more than once, each with the lines of the first two."""
+    text = getattr(module.__loader__, "get_source", lambda name: None)(module.__name__) or ""
+    names = _DEFINED.findall(text)
+    if len(names) == len(set(names)):
+        return {}
+    lines: dict[str, list[int]] = {}
+    for statement in ast.parse(text).body:  # what looked like one may stand in a text
+        if isinstance(statement, ast.AsyncFunctionDef):
+            lines.setdefault(statement.name, []).append(statement.lineno)
+    return {name: (found[0], found[1]) for name, found in lines.items() if len(found) > 1}
 
 
 def _settings(modules: Iterable[ModuleType]) -> Iterator[type[EnvSettings]]:

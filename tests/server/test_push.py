@@ -235,6 +235,11 @@ async def test_a_query_whose_function_is_gone_fails_and_recovers_when_it_comes_b
         (None, NOTES.replace("text: str,", "text: 'Note.nope',"), ["notes:add", "notes.py:8", "cannot be evaluated: AttributeError: nope"]),
         (None, NOTES + "exit()\n", ["notes.py:11: SystemExit", "exit()"]),
         (None, NOTES + "# \0\n", ["app_functions", "null bytes"]),
+        (
+            None,
+            NOTES + NOTES.partition("schema import Note\n")[2],
+            ["notes.py:13: notes:texts is declared here and in line 5", "Rename one."],
+        ),
     ],
 )
 async def test_code_that_does_not_load_is_named_and_the_version_before_goes_on(
