@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import ast
 import importlib
+import inspect
+import linecache
+import os
 import re
 import sys
 import traceback
@@ -25,7 +28,7 @@ from reactor.functions.system_functions import system_functions
 from reactor.schema.catalog import Catalog
 from reactor.schema.system import SYSTEM
 
-__all__ = ["App", "Registry", "canonical_path", "imported_app", "load_app"]
+__all__ = ["App", "Registry", "canonical_path", "imported_app", "load_app", "python_files"]
 
 FUNCTIONS_FOLDER = "app_functions"
 SCHEMA_MODULE = "schema"
@@ -220,10 +223,15 @@ def _crons(modules: Mapping[str, ModuleType], registry: Registry) -> tuple[Cron,
     return tuple(cron.found(lambda path: registry.find(path, None, internal=True)) for cron in declared)
 
 
+def python_files(root: Path) -> list[Path]:
+    """The Python files below a folder, in order. A folder that is removed meanwhile has none."""
+    return sorted(Path(place, name) for place, _, names in os.walk(root) for name in names if name.endswith(".py"))
+
+
 def _function_modules(folder: Path) -> Iterator[tuple[str, str]]:
     """The path and the import name of each module of functions."""
     root = folder / FUNCTIONS_FOLDER
-    for file in sorted(root.rglob("*.py")):
+    for file in python_files(root):
         parts = file.relative_to(root).with_suffix("").parts
         hidden = any(not part.isidentifier() or part.startswith("__") for part in parts)
         # The modules that configure the app beside its functions, and tests, are not looked at for functions.
@@ -248,12 +256,17 @@ def _declared(module: ModuleType, path: str, catalog: Catalog) -> Iterator[Funct
 
 def _defined_twice(module: ModuleType) -> dict[str, tuple[int, int]]:
     """The functions that a module's text defines more than once, each with the lines of the first two."""
-    text = getattr(module.__loader__, "get_source", lambda name: None)(module.__name__) or ""
-    names = _DEFINED.findall(text)
-    if len(names) == len(set(names)):
-        return {}
+    try:
+        linecache.checkcache(module.__file__)
+        text = inspect.getsource(module)
+        names = _DEFINED.findall(text)
+        if len(names) == len(set(names)):
+            return {}
+        statements = ast.parse(text).body  # what looked like one may stand in a text
+    except (OSError, TypeError, SyntaxError):
+        return {}  # no text, or saved again meanwhile
     lines: dict[str, list[int]] = {}
-    for statement in ast.parse(text).body:  # what looked like one may stand in a text
+    for statement in statements:
         if isinstance(statement, ast.AsyncFunctionDef):
             lines.setdefault(statement.name, []).append(statement.lineno)
     return {name: (found[0], found[1]) for name, found in lines.items() if len(found) > 1}

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import os
 import time
 from collections.abc import AsyncGenerator
 from pathlib import Path
@@ -12,7 +14,7 @@ from watchfiles import awatch
 
 from reactor.errors import ReactorError
 from reactor.functions.environment import change_variables
-from reactor.functions.registry import App, load_app
+from reactor.functions.registry import App, load_app, python_files
 from reactor.functions.runner import Runner
 from reactor.server.env_file import ENV_FILE, EnvFile
 from reactor.server.logs import Logs
@@ -117,10 +119,14 @@ class Watcher:
                 rust_timeout=LOOK_MS,
                 yield_on_timeout=True,
             )
-            async for _ in changes:
+            try:
+                async for _ in changes:
+                    yield
+                    if _folders(self._folder) != folders:
+                        break
+            except FileNotFoundError:  # a folder was removed before it was watched
+                await asyncio.sleep(SETTLE_MS / 1000)
                 yield
-                if _folders(self._folder) != folders:
-                    break
 
     async def _push(self, runner: Runner, logs: Logs) -> None:
         started = time.perf_counter()
@@ -150,14 +156,16 @@ def _count(number: int, noun: str) -> str:
 def _folders(folder: Path) -> list[Path]:
     """The folders whose files are the app's code."""
     functions = folder / _FUNCTIONS
-    inside = sorted(place for place in functions.rglob("*") if place.is_dir() and not place.name.startswith(("__", ".")))
+    # Not rglob, which fails when a folder is removed while it looks.
+    found = (Path(place, name) for place, names, _ in os.walk(functions) for name in names)
+    inside = sorted(place for place in found if not place.name.startswith(("__", ".")))
     return [folder, functions, *inside] if functions.is_dir() else [folder]
 
 
 def _files(folder: Path) -> Files:
     """The app's files, each with what changes when it is saved."""
     beside = (file for file in folder.glob("*.py") if not file.name.startswith(("test_", "conftest")))
-    states = {file: _state(file) for file in (*beside, *(folder / _FUNCTIONS).rglob("*.py"), folder / ENV_FILE)}
+    states = {file: _state(file) for file in (*beside, *python_files(folder / _FUNCTIONS), folder / ENV_FILE)}
     return {file: state for file, state in states.items() if state is not None}
 
 

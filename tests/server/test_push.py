@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import re
+import shutil
 import textwrap
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -15,9 +17,10 @@ import pytest
 
 from reactor.errors import CodeError, EnvironmentVariableError, ReactorError
 from reactor.functions.environment import change_variables
+from reactor.functions.registry import load_app
 from reactor.server.app import Backend, open_backend
 from reactor.server.logs import Logs
-from reactor.server.push import Watcher, describe, push
+from reactor.server.push import Watcher, _files, _folders, describe, push
 from reactor.server.settings import Settings
 from tests.server.gates import gate
 from tests.server.test_logs import Terminal
@@ -361,6 +364,23 @@ async def test_a_saved_file_is_pushed_and_a_broken_one_is_shown(app: App) -> Non
 
 def auth_config(issuer: Issuer, audience: str = "app") -> str:
     return f"from reactor import OIDC\n\nproviders = [OIDC({issuer.url!r}, audience={audience!r})]\n"
+
+
+async def test_a_folder_that_is_removed_while_it_is_looked_at_has_nothing_in_it(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, gone = os.scandir, app.folder / "app_functions" / "gone"
+
+    def scandir(path: Any = ".") -> Any:
+        if not isinstance(path, int) and Path(path) == gone:
+            monkeypatch.undo()
+            shutil.rmtree(gone)
+        return real(path)
+
+    for look in (_files, _folders, load_app):
+        gone.mkdir()
+        (gone / "more.py").write_text("")
+        monkeypatch.setattr(os, "scandir", scandir)
+        look(app.folder)
+        assert not gone.exists()
 
 
 async def test_identity_providers_are_pushed_with_the_functions(app: App) -> None:
