@@ -17,7 +17,7 @@ from reactor.functions.context import MutationCtx, QueryCtx
 from reactor.functions.database import Reader, Writer, system
 from reactor.functions.environment import Environment
 from reactor.functions.files import Files
-from reactor.functions.function import Function
+from reactor.functions.function import Function, path_of
 from reactor.functions.identity import Auth, Caller
 from reactor.functions.outcome import Outcome
 from reactor.functions.pages import Pager
@@ -113,7 +113,7 @@ class Invocation(Struct, eq=False):
 
     def resolve(self, kind: Any, function: Function[..., Any] | str) -> Function[..., Any]:
         """The function to call, by object or path."""
-        path = function if isinstance(function, str) else function.path
+        path = path_of(function)
         return self._runner.app.registry.find(path, kind, internal=True)
 
     async def schedule(
@@ -209,7 +209,7 @@ class ActionCalls:
     def _called(
         self, kind: str, function: Function[..., Any] | str, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[Function[..., Any], bytes]:
-        path = function if isinstance(function, str) else function.path
+        path = path_of(function)
         called = self._runner.app.registry.find(path, kind, internal=True)  # type: ignore[arg-type]
         return called, called.args.to_json(called.by_name(args, kwargs))
 
@@ -222,7 +222,7 @@ class ActionCalls:
         self, when: timedelta | datetime, function: Function[..., Any] | str, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Id[ScheduledFunction]:
         runner = self._runner
-        path = function if isinstance(function, str) else function.path
+        path = path_of(function)
         call = Call.of(runner.app.registry.find(path, None, internal=True), args, kwargs, runner.limits)
         self._scheduled.add(runner.limits)
         runner.pending.check(1)

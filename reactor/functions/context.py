@@ -98,6 +98,14 @@ class _Ctx:
         """
         return await self._calls.call("query", function, args, kwargs)
 
+    if not TYPE_CHECKING:  # type checkers know what each ctx has
+
+        def __getattr__(self, name: str) -> Any:
+            """Says where to have what this ctx lacks."""
+            ctx = type(self).__name__
+            instead = _INSTEAD.get((ctx, name))
+            raise AttributeError(f"{ctx} has no {name!r}{'.' if instead is None else f': {instead}'}", name=name, obj=self)
+
 
 class QueryCtx(_Ctx):
     """What a query gets.
@@ -225,3 +233,15 @@ class ActionCtx(_Ctx):
         Raises: what the action raises; ArgumentError, FunctionNotFound, WrongFunctionKind.
         """
         return await self._calls.call("action", function, args, kwargs)
+
+
+_INSTEAD = {
+    ("QueryCtx", "run_mutation"): "a query only reads. Declare the function with @mutation.",
+    ("QueryCtx", "scheduler"): "a query only reads. Declare the function with @mutation.",
+    ("QueryCtx", "run_action"): "a query sees only the database. Declare the function with @action.",
+    ("MutationCtx", "run_action"): "a mutation sees only the database. Have the action run once it has committed: "
+    "ctx.scheduler.run_after(timedelta(0), …).",
+    ("MutationCtx", "run_once"): "a mutation runs once with its transaction. Use reactor.contrib.idempotency for keys of your own.",
+    ("ActionCtx", "db"): "an action reaches the database through queries and mutations: ctx.run_query(…), ctx.run_mutation(…).",
+    ("ActionCtx", "now"): "an action's clock does not stand still. Use time.time().",
+}

@@ -40,6 +40,10 @@ _DAY_MS = 86_400_000.0
 _SHARED_ROWS = 64
 
 
+_TERMINALS = "Or end it with collect(), take(n), first(), unique(), count() or paginate(options), and await that."
+_WRITES = ("insert", "patch", "replace", "delete")
+
+
 class Reader:
     """Reads documents in the function's transaction. All reads of one run see one snapshot, and its own writes.
 
@@ -134,6 +138,12 @@ class Reader:
         """
         result: V = function.returns.load(text.encode(), self._catalog)
         return result
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            instead = ": a query only reads. Declare the function with @mutation." if name in _WRITES else "."
+            raise AttributeError(f"ctx.db has no {name!r}{instead}", name=name, obj=self)
 
     def _table(self, document: type[Document]) -> Table:
         """The table of a class, if functions may know of it."""
@@ -316,6 +326,14 @@ class DocumentQuery(Struct, Generic[D], eq=False):
             await reader.turn()
         self._use()
         return await reader._pager.page(reader._tx, reader._limits, self._table, self._range, bool(self._reverse), options, self._kept)
+
+    if not TYPE_CHECKING:
+
+        def __await__(self) -> Any:
+            raise QueryError(f"{self!r} does not run by itself: async for. {_TERMINALS}")
+
+        def __iter__(self) -> Any:
+            raise QueryError(f"{self!r} does not run by itself: async for. {_TERMINALS}")
 
     def __aiter__(self) -> AsyncIterator[D]:
         """Document by document; what is not consumed is not read."""

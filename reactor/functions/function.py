@@ -6,12 +6,12 @@ import inspect
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, ClassVar, Generic, Literal, ParamSpec, TypeVar
 
-from reactor.errors import ArgumentError, ReactorError, SchemaError, place
+from reactor.errors import ArgumentError, ReactorError, SchemaError, WrongFunctionKind, place
 from reactor.functions.context import ActionCtx, MutationCtx, QueryCtx
 from reactor.functions.dependencies import Dependencies, Dependency, dependency_in, hints_of
 from reactor.schema.validators import ArgsValidator, ReturnsValidator
 
-__all__ = ["Action", "Function", "Kind", "Mutation", "Query"]
+__all__ = ["Action", "Function", "Kind", "Mutation", "Query", "path_of"]
 
 P = ParamSpec("P")
 # Covariant, so that a call may stand where something wider is expected: len(await ctx.run_query(…)).
@@ -156,3 +156,19 @@ class Action(Function[P, R_co]):
 
     kind = "action"
     ctx = ActionCtx
+
+
+def path_of(function: Function[..., Any] | str) -> str:
+    """The path of what is to be called.
+
+    Raises:
+        WrongFunctionKind: it is no function that was declared.
+    """
+    if isinstance(function, str):
+        return function
+    try:
+        return function.path
+    except AttributeError:
+        raise WrongFunctionKind(
+            f"{function!r} is no query, mutation or action. Name one that was declared with a decorator, and its arguments after it."
+        ) from None

@@ -245,9 +245,18 @@ class Catalog:
         Raises:
             SchemaError: the schema has no such table.
         """
-        name = of if isinstance(of, str) else of.__table__
-        found = self.tables.get(name) if name is not None else None
+        name = of if isinstance(of, str) else getattr(of, "__table__", None)
+        found = self.tables.get(name) if isinstance(name, str) else None
         if found is None:
+            if isinstance(of, Index | BoundIndex):
+                raise SchemaError(f"{of!r} is an index. Call it with the values to look for: {of!r}(…).", code="InvalidTableName")
+            if not isinstance(of, str | type) or not (isinstance(of, str) or issubclass(of, Document)):
+                kind = of if isinstance(of, type) else type(of)
+                raise SchemaError(
+                    f"Expected a class of documents, or a document made with one, got {kind.__name__}. "
+                    "Read with query(Message), write with insert(Message(…)).",
+                    code="InvalidTableName",
+                )
             how = "" if isinstance(of, str) else f": from {of.__module__} import {of.__name__}"
             raise SchemaError(
                 f"The schema has no table for {of!r}. Declare it in schema.py, or import it there{how}", code="InvalidTableName"

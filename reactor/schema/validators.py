@@ -6,6 +6,7 @@ and Int64 are spelt out, nothing is coerced, objects are closed) and the result 
 
 from __future__ import annotations
 
+import inspect
 import typing
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -359,6 +360,8 @@ def _found(detail: Any) -> str:
     if detail["type"] in ("missing", "id", "value"):
         return ""
     shown = repr(detail["input"])
+    if inspect.iscoroutine(detail["input"]):
+        return f" (found {shown[:79]}: await it)"
     return f" (found {shown if len(shown) <= 80 else shown[:79] + '…'})"
 
 
