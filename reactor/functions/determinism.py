@@ -32,6 +32,8 @@ __all__ = ["freeze_modules", "guard"]
 # --- the guard
 
 _REFUSED = (
+    "builtins.input",
+    "builtins.breakpoint",
     "socket.",
     "subprocess.",
     "os.system",
@@ -93,7 +95,7 @@ def _audit(event: str, args: tuple[Any, ...]) -> None:
     elif event.startswith(_REFUSED):
         run = deterministic_run()
         if run is not None:
-            raise _refusal(run, _THREAD if event.startswith("_thread.") else event)
+            raise _refusal(run, _THREAD if event.startswith("_thread.") else event.removeprefix("builtins."))
 
 
 def _allowed_open(path: Any, mode: str | None, flags: int) -> bool:

@@ -97,6 +97,7 @@ NAMED = {
     "system": "os.system",
     "thread": "starting a thread",
     "database": "sqlite3.connect",
+    "ask": "input",
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import socket
@@ -87,10 +88,15 @@ def database(place: Path) -> None:
     sqlite3.connect(place / "there.db").close()
 
 
+def ask(place: Path) -> None:
+    with contextlib.suppress(OSError, EOFError):  # nobody is there
+        input()
+
+
 WAYS: dict[str, Callable[[Path], None]] = {
     way.__name__: way
     for way in (
-        connect, resolve, fetch, write, append, read, low, remove, rename, folder, copy, temporary, process, system, thread, database,
+        connect, resolve, fetch, write, append, read, low, remove, rename, folder, copy, temporary, process, system, thread, database, ask,
     )
 }  # fmt: skip
 
