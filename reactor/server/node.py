@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import math
 import socket
@@ -20,6 +21,8 @@ __all__ = ["serve"]
 
 #: Longer than clients and proxies keep an idle connection: who closes first must not be the server, or a request may meet it.
 KEEP_ALIVE_S = 75
+#: Asked to stop again after the loop has not turned for this long: code of the app's computes on and on, and is interrupted.
+DEAF_S = 1.0
 
 
 class _Server(uvicorn.Server):
@@ -38,15 +41,27 @@ class _Server(uvicorn.Server):
         self._backend = backend
         self._stop_timeout_s = stop_timeout_s
         self._on_start = on_start
+        self._loop: asyncio.AbstractEventLoop
+        self._unheard_since: float | None = None  # asked to stop then, and the loop has not turned since
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
+        self._loop = asyncio.get_running_loop()
         with super().capture_signals() if self._signals else contextlib.nullcontext():
             yield
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Instead of uvicorn's own, which would raise the signal again after the stop."""
+        now = time.monotonic()
+        if self._unheard_since is None:
+            self._unheard_since = now
+            self._loop.call_soon_threadsafe(self._hear)
+        elif now - self._unheard_since > DEAF_S:
+            raise KeyboardInterrupt
         self._stop()
+
+    def _hear(self) -> None:
+        self._unheard_since = None
 
     def _stop(self) -> None:
         self.force_exit = self.should_exit

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
+import signal
 import socket
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -199,3 +202,26 @@ def test_a_wrong_setting_is_named(app: Path, reactor: Reactor, monkeypatch: pyte
     assert refused.returncode == 1
     assert name in refused.stderr
     assert value in refused.stderr
+
+
+@pytest.mark.parametrize("where", ["in an action", "in a module that is saved"])
+def test_ctrl_c_pressed_again_ends_what_computes_on_and_on(server: Server, app: Path, where: str) -> None:
+    began = app / "began"
+    spin = f"__import__('pathlib').Path({str(began)!r}).touch()\nwhile True:\n    pass\n"
+    if where == "in an action":
+        action = "from reactor import ActionCtx, action\n\n@action\nasync def spin(ctx: ActionCtx) -> None:\n"
+        (app / "app_functions" / "busy.py").write_text(action + textwrap.indent(spin, "    "))
+        eventually(lambda: "functions in" in server.output(), "the push")
+        with contextlib.suppress(httpx.TimeoutException):
+            httpx.post(f"{server.url}/api/action", json={"path": "busy:spin", "args": {}}, trust_env=False, verify=False, timeout=0.5)
+    else:
+        (app / "app_functions" / "busy.py").write_text(spin)
+    eventually(began.exists, "the loop")
+
+    def ended() -> bool:
+        assert server.process is not None
+        with contextlib.suppress(ProcessLookupError):
+            server.send(signal.SIGINT)
+        return server.process.poll() is not None
+
+    eventually(ended, "its end")
