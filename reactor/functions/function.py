@@ -96,12 +96,20 @@ class Function(Generic[P, R_co]):
         parameters = list(inspect.signature(self.fn).parameters.values())
         if not parameters:
             raise SchemaError(f"{where} takes no ctx. Write: async def {self.fn.__name__}(ctx: {self.kind.title()}Ctx, …).")
+        ctx = hints.get(parameters[0].name)
+        if ctx in (QueryCtx, MutationCtx, ActionCtx) and not issubclass(self.ctx, ctx):
+            raise SchemaError(
+                f"{where} is declared with @{'internal_' if self.internal else ''}{self.kind}, and gets a {self.ctx.__name__}, not a "
+                f"{ctx.__name__}. Change the one or the other."
+            )
         annotations: dict[str, Any] = {}
         required: set[str] = set()
         dependencies: dict[str, Dependency] = {}
         for parameter in parameters[1:]:
             if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
                 raise SchemaError(f"{where}: *{parameter.name} cannot be validated. Name the arguments one by one.")
+            if parameter.kind is parameter.POSITIONAL_ONLY:
+                raise SchemaError(f"{where}: clients give arguments by name, and {parameter.name!r} cannot be. Write the '/' before it.")
             if parameter.name not in hints:
                 raise SchemaError(f"{where}: the argument {parameter.name!r} has no annotation. Give it one; Any takes every value.")
             dependency = dependency_in(hints[parameter.name], parameter.default, f"{where}: the argument {parameter.name!r}")

@@ -236,6 +236,12 @@ async def test_a_query_whose_function_is_gone_fails_and_recovers_when_it_comes_b
             ["notes:add", "notes.py:8", "cannot be evaluated: SyntaxError", "list[str"],
         ),
         (None, NOTES.replace("text: str,", "text: 'Note.nope',"), ["notes:add", "notes.py:8", "cannot be evaluated: AttributeError: nope"]),
+        (
+            None,
+            NOTES.replace("(ctx: QueryCtx", "(ctx: MutationCtx"),
+            ["notes:texts", "notes.py:4", "@query, and gets a QueryCtx, not a MutationCtx"],
+        ),
+        (None, NOTES.replace("rank: float)", "rank: float, /)"), ["notes:add", "notes.py:8", "'text' cannot be. Write the '/' before it."]),
         (None, NOTES + "exit()\n", ["notes.py:11: SystemExit", "exit()"]),
         (None, NOTES + "# \0\n", ["app_functions", "null bytes"]),
         (
