@@ -8,7 +8,7 @@ from pathlib import Path
 
 from reactor.engine.engine import Engine
 from reactor.engine.runtime import SystemRuntime
-from reactor.functions.registry import App, Registry
+from reactor.functions.registry import App, Registry, check_folder
 from reactor.functions.runner import Runner
 from reactor.limits import DEFAULT_LIMITS
 from reactor.schema.catalog import Catalog
@@ -27,8 +27,10 @@ async def open_database(settings: Settings) -> AsyncIterator[Runner]:
     serve the database, does not come into force.
 
     Raises:
+        CodeError: it would be made, beside no app: whoever asks is in another folder than they think.
         StoreError: the database cannot be used.
     """
+    _check_place(settings)
     store = await open_store(settings)
     try:
         catalog, runtime = Catalog.of({}, SYSTEM), SystemRuntime()
@@ -42,3 +44,8 @@ async def open_database(settings: Settings) -> AsyncIterator[Runner]:
             await engine.stop()
     finally:
         await store.close()
+
+
+def _check_place(settings: Settings) -> None:
+    if "db" not in settings.model_fields_set and not Path(settings.db).exists():
+        check_folder(Path.cwd())

@@ -28,7 +28,7 @@ from reactor.functions.system_functions import system_functions
 from reactor.schema.catalog import Catalog
 from reactor.schema.system import SYSTEM
 
-__all__ = ["App", "Registry", "canonical_path", "imported_app", "load_app", "python_files"]
+__all__ = ["App", "Registry", "canonical_path", "check_folder", "imported_app", "load_app", "python_files"]
 
 FUNCTIONS_FOLDER = "app_functions"
 SCHEMA_MODULE = "schema"
@@ -136,6 +136,20 @@ class App:
         providers_with(self.providers, variables)
 
 
+def check_folder(folder: Path) -> None:
+    """Check that there is an app, whether it loads or not.
+
+    Raises:
+        CodeError: code ``NoApp``.
+    """
+    if not (folder / f"{SCHEMA_MODULE}.py").is_file() and not (folder / FUNCTIONS_FOLDER).is_dir():
+        raise CodeError(
+            f"{folder} holds no app: there is neither {SCHEMA_MODULE}.py nor {FUNCTIONS_FOLDER}/. "
+            "Start in the folder of an app, or make one with: reactor init DIR",
+            code="NoApp",
+        )
+
+
 def load_app(folder: Path, *, fresh: bool = True) -> App:
     """Load ``schema.py`` and ``app_functions/`` of ``folder``.
 
@@ -148,12 +162,7 @@ def load_app(folder: Path, *, fresh: bool = True) -> App:
         SchemaError: the schema or a signature cannot be used.
     """
     folder = folder.resolve()
-    if not (folder / f"{SCHEMA_MODULE}.py").is_file() and not (folder / FUNCTIONS_FOLDER).is_dir():
-        raise CodeError(
-            f"{folder} holds no app: there is neither {SCHEMA_MODULE}.py nor {FUNCTIONS_FOLDER}/. "
-            "Start in the folder of an app, or make one with: reactor init DIR",
-            code="NoApp",
-        )
+    check_folder(folder)
     with _importing(folder, fresh):
         schema = _import(SCHEMA_MODULE, folder) if (folder / f"{SCHEMA_MODULE}.py").is_file() else None
         catalog = Catalog.of(schema if schema is not None else {}, SYSTEM)

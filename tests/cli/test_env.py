@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import Reactor
-from tests.support.preloaded import Command
+from tests.support.preloaded import Command, run_command
 from tests.support.server import REACTOR, Server
 from tests.support.socket import Socket
 from tests.support.waiting import eventually
@@ -176,3 +176,14 @@ def test_production_does_not_read_env_local(reactor: Reactor, server: Server, ap
     server.arguments[1] = "start"
     with server:
         assert reactor("env", "list").stdout == ""
+
+
+@pytest.mark.parametrize("command", [["env", "set", "KEY", "secret"], ["env", "list"], ["keys", "create", "deploy"]])
+def test_no_database_is_made_where_there_is_no_app(tmp_path: Path, app: Path, command: list[str]) -> None:
+    folder = tmp_path / "elsewhere"
+    folder.mkdir()
+    done = run_command(str(REACTOR), *command, cwd=folder)
+    assert done.returncode == 1 and "elsewhere holds no app" in done.stderr, done
+    assert list(folder.iterdir()) == []
+    named = run_command(str(REACTOR), *command, "--db", "own.db", cwd=folder)
+    assert named.returncode == 0, named.stderr
