@@ -10,7 +10,7 @@ from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import MappingProxyType, TracebackType
-from typing import Any, ParamSpec, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, overload
 
 import httpx
 
@@ -24,7 +24,7 @@ from reactor.errors import ReactorError
 from reactor.functions.context import MutationCtx
 from reactor.functions.environment import addresses_of, change_variables
 from reactor.functions.execute import execute
-from reactor.functions.function import Action, Function, Mutation, Query
+from reactor.functions.function import Action, Function, Mutation, Query, path_of
 from reactor.functions.identity import STANDARD_CLAIMS, Caller, Identity
 from reactor.functions.outcome import Outcome
 from reactor.functions.output import capture_output
@@ -86,6 +86,13 @@ class TestBackend:
 
     __test__ = False  # to pytest, it is no test class
 
+    # Set when it is entered.
+    _engine: Engine
+    _runner: Runner
+    _server: Backend
+    _scheduled: ScheduledRuns
+    _tokens: _Tokens
+
     def __init__(
         self,
         path: str | Path = ".",
@@ -103,11 +110,6 @@ class TestBackend:
         self._requests = itertools.count(1)
         self.runtime = VirtualRuntime(int(milliseconds * 1_000_000))
         self._stack = AsyncExitStack()
-        self._engine: Engine
-        self._runner: Runner
-        self._server: Backend
-        self._scheduled: ScheduledRuns
-        self._tokens: _Tokens
 
     async def __aenter__(self) -> Self:
         app = imported_app(self._path)
@@ -139,6 +141,13 @@ class TestBackend:
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         await self._stack.aclose()
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            if name in TestBackend.__annotations__:
+                raise ReactorError("This TestBackend was not entered. Write: async with TestBackend() as t, or take the fixture backend.")
+            raise AttributeError(f"TestBackend has no {name!r}", name=name, obj=self)
 
     def with_identity(self, subject: str, **attributes: Any) -> TestBackend:
         """The same backend as seen by somebody who is signed in. Unknown attributes are claims."""
@@ -281,6 +290,7 @@ class TestBackend:
         """The function, when it is given as an object, and the arguments' text."""
         if isinstance(function, str):
             return None, codec.to_json(kwargs)
+        path_of(function)
         return function, function.args.to_json(function.by_name(args, kwargs))
 
     def _result(self, called: Function[..., Any] | None, outcome: Outcome) -> Any:

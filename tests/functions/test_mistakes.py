@@ -14,6 +14,7 @@ from reactor.schema.validators import ReturnsValidator
 from reactor.testing import TestBackend
 from tests.functions.app.app_functions import items
 from tests.functions.app.schema import Item
+from tests.functions.support import APP
 
 pytestmark = [pytest.mark.anyio, pytest.mark.sqlite_only("messages, of which no store hears")]
 
@@ -79,3 +80,14 @@ def test_a_result_that_was_not_awaited_is_named() -> None:
     with pytest.raises(ReactorError, match=r"found <coroutine object plain at 0x\w+>: await it"):
         ReturnsValidator(list[int], "items:ranks").check(coroutine, None)
     coroutine.close()
+
+
+async def test_a_backend_that_was_not_entered_says_so() -> None:
+    with pytest.raises(ReactorError, match="Write: async with TestBackend"):
+        await TestBackend(APP).query(items.ranks, list="a")
+
+
+@pytest.mark.parametrize("function", [plain, items.ranks.fn, 5])
+async def test_a_backend_calls_what_was_declared(t: TestBackend, function: Any) -> None:
+    with pytest.raises(ReactorError, match="is no query, mutation or action"):
+        await t.query(function)
