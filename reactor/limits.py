@@ -57,7 +57,7 @@ class Limits:
     function_time_s: float = 1.0  # computing, the database's time not counted
     function_wait_s: float = 10.0  # a query or mutation that neither computes nor ends, nor waits for the database
     action_time_s: float = 600.0
-    call_depth: int = 32  # nested ctx.run_query / ctx.run_mutation
+    call_depth: int = 32  # nested ctx.run_query / ctx.run_mutation / ctx.run_action
     mutation_attempts: int = 5
     log_lines: int = 256
     log_line_chars: int = 4096

@@ -23,6 +23,7 @@ from reactor.functions.outcome import Outcome
 from reactor.functions.pages import Pager
 from reactor.functions.run import Run
 from reactor.functions.scheduling import Call, Scheduled, cancel, schedule
+from reactor.limits import Limits
 from reactor.schema.catalog import Catalog
 from reactor.schema.system import ScheduledFunction
 from reactor.values.ids import Id
@@ -31,6 +32,18 @@ if TYPE_CHECKING:
     from reactor.functions.runner import Runner
 
 __all__ = ["ActionCalls", "Invocation"]
+
+
+def check_depth(function: Function[..., Any], depth: int, limits: Limits) -> None:
+    """Check that ``function`` may be called by the last of ``depth`` functions of which each called the next.
+
+    Raises:
+        LimitExceeded: code ``MaximumCallDepthExceeded``.
+    """
+    if depth > limits.call_depth:
+        raise LimitExceeded(
+            f"{function.path}: functions call each other more than {limits.call_depth} deep.", code="MaximumCallDepthExceeded"
+        )
 
 
 class Invocation(Struct, eq=False):
@@ -90,8 +103,7 @@ class Invocation(Struct, eq=False):
     async def nested(self, function: Function[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run ``function`` in this transaction; its result, by value."""
         runner, tx = self._runner, self.tx
-        if self.depth >= runner.limits.call_depth:
-            raise LimitExceeded(f"{function.path}: functions call each other more than {self.depth} deep.", code="MaximumCallDepthExceeded")
+        check_depth(function, self.depth + 1, runner.limits)
         arguments = runner.arguments(function, function.args.to_json(function.by_name(args, kwargs)))
         savepoint = tx.savepoint() if function.kind == "mutation" else None
         scheduled = self.scheduled.count if self.scheduled is not None else 0
@@ -196,7 +208,9 @@ class ActionCalls:
     async def call(self, kind: str, function: Function[..., Any] | str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         runner, caller = self._runner, self._caller
         called, text = self._called(kind, function, args, kwargs)
-        run = runner.query if kind == "query" else runner.mutation if kind == "mutation" else runner.action
+        if kind == "action":
+            return self._result(called, await runner.action(called.path, text, caller, depth=self._run.depth + 1))
+        run = runner.query if kind == "query" else runner.mutation
         return self._result(called, await run(called.path, text, caller))
 
     async def once(self, key: str, function: Function[..., Any] | str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

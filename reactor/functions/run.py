@@ -27,6 +27,7 @@ class Run(Struct, eq=False):
         computed_s: how long it has computed in the steps that ended.
         timed_out: whether it was interrupted; then it has failed, whatever it does about that.
         ended: whether it has its result; what it left running is to end too.
+        depth: of an action: how many stand above it, each of which called the next.
     """
 
     path: str
@@ -44,6 +45,7 @@ class Run(Struct, eq=False):
     ended: bool = False
     tasks: set[asyncio.Task[object]] | None = None  # that it started; made by the first
     _random: Random | None = None
+    depth: int = 0
 
     @property
     def now_ms(self) -> float:

@@ -15,7 +15,7 @@ from reactor.engine.runtime import Runtime
 from reactor.engine.store import RequestKey, Ts
 from reactor.engine.transaction import Transaction, Usage
 from reactor.errors import ArgumentError, FunctionNotFound, FunctionTimeout, ReactorError
-from reactor.functions.calls import ActionCalls, Invocation
+from reactor.functions.calls import ActionCalls, Invocation, check_depth
 from reactor.functions.context import ActionCtx
 from reactor.functions.cursors import Cursors
 from reactor.functions.database import Reader, Writer, system
@@ -215,13 +215,18 @@ class Runner:
 
     # --- actions
 
-    async def action(self, path: str, args: bytes, caller: Caller) -> Outcome:
-        """Run an action, at most once."""
+    async def action(self, path: str, args: bytes, caller: Caller, *, depth: int = 0) -> Outcome:
+        """Run an action, at most once.
+
+        Args:
+            depth: how many actions called one another before it.
+        """
         started = time.perf_counter()
         run: Run | None = None
         try:
             function = self.app.registry.find(path, "action", internal=caller.admin)
-            run = Run(function.path, args, "action", self.runtime.now_ns() / 1e6, self._seed, self.limits)
+            run = Run(function.path, args, "action", self.runtime.now_ns() / 1e6, self._seed, self.limits, depth=depth)
+            check_depth(function, depth, self.limits)
             arguments = self.arguments(function, args)
             result = await execute(run, function.body(self._action_ctx(caller, run), **arguments))
             value = function.returns.encode(result, self.engine.catalog, self.limits.result_size_bytes)

@@ -58,6 +58,14 @@ async def test_calls_nest_up_to_their_limit() -> None:
         assert refused.value.code == "MaximumCallDepthExceeded"
 
 
+async def test_actions_call_each_other_to_a_limited_depth_too() -> None:
+    async with TestBackend(APP, limits=Limits(call_depth=3)) as t:
+        assert await t.action(calling.act_deeper, depth=3) == 3
+        with pytest.raises(LimitExceeded, match=r"calling:act_deeper: functions call each other more than 3 deep") as refused:
+            await t.action(calling.act_deeper, depth=4)
+        assert refused.value.code == "MaximumCallDepthExceeded"
+
+
 @pytest.mark.parametrize(
     ("path", "rank", "error", "text"),
     [

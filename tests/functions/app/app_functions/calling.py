@@ -170,3 +170,8 @@ async def insert_and_count(ctx: MutationCtx, rank: float) -> float:
 @action
 async def once_by_path(ctx: ActionCtx, key: str, path: str) -> Any:
     return await ctx.run_once(key, path, list="a", rank=50.0)
+
+
+@action
+async def act_deeper(ctx: ActionCtx, depth: int) -> int:
+    return 0 if depth == 0 else 1 + await ctx.run_action(act_deeper, depth - 1)
