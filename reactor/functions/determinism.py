@@ -3,14 +3,15 @@
 They may run again at any time, so both have to give what the database gives. Two means:
 
 - ``freeze_modules`` gives the modules of an app stand-ins for ``time``, ``datetime``, ``random``, ``uuid``, ``secrets``, ``os`` and
-  ``asyncio``, and for what was imported from them. Inside a query or mutation these follow the run; elsewhere they are
-  the real thing. No module but the app's is touched.
+  ``asyncio``, and for what was imported from them, at the top or inside of a function. Inside a query or mutation these follow
+  the run; elsewhere they are the real thing. No module but the app's is touched.
 - ``guard`` installs one audit hook that refuses network, files, processes and threads there.
 """
 
 from __future__ import annotations
 
 import asyncio
+import builtins
 import datetime
 import os
 import random
@@ -19,9 +20,9 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
 from reactor.errors import NonDeterministicError
 from reactor.functions.run import Run, deterministic_run
@@ -115,10 +116,20 @@ def _refusal(run: Run, call: str) -> NonDeterministicError:
 # --- stand-ins
 
 
+#: In the globals of modules whose clocks and randomness are stood in for.
+_FROZEN = "__reactor_frozen__"
+_import = builtins.__import__
+
+
 def freeze_modules(modules: Iterable[ModuleType]) -> None:
-    """Replace, in the globals of ``modules``, clocks and randomness by stand-ins that follow the running function."""
+    """Replace, in the globals of ``modules``, clocks and randomness by stand-ins that follow the running function.
+
+    What their functions import when they run is stood in for, too.
+    """
+    builtins.__import__ = _import_stand_in
     for module in modules:
         namespace = vars(module)
+        namespace[_FROZEN] = True
         for name, value in list(namespace.items()):
             try:
                 stand_in = _STAND_INS.get(id(value))
@@ -126,6 +137,17 @@ def freeze_modules(modules: Iterable[ModuleType]) -> None:
                 continue
             if stand_in is not None and stand_in[0] is value:
                 namespace[name] = stand_in[1]
+
+
+def _import_stand_in(
+    name: str, globals: Mapping[str, object] | None = None, locals: Mapping[str, object] | None = None, fromlist: Any = (), level: int = 0
+) -> ModuleType:
+    module = _import(name, globals, locals, fromlist, level)
+    if globals is not None and _FROZEN in globals:
+        real, stand_in = _STAND_INS.get(id(module), (None, module))
+        if real is module:
+            return cast(ModuleType, stand_in)
+    return module
 
 
 class _StandIn(ModuleType):

@@ -52,6 +52,17 @@ async def test_randomness_repeats_when_a_run_is_replayed(t: TestBackend, monkeyp
     assert all(other[name] != drawn for name, drawn in first.items())
 
 
+async def test_what_a_function_imports_when_it_runs_stands_still_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with TestBackend(APP, now=NOON) as t:
+        monkeypatch.setattr(t.runtime, "random_bytes", lambda size: b"\1" * size)
+        first = await t.query(clocks.imported_late)
+        assert first[:2] == [pytest.approx(NOON.timestamp() * 1000, abs=0.01)] * 2
+        await t.advance(seconds=1)
+        later = await t.query(clocks.imported_late)
+        assert later[0] == pytest.approx(first[0] + 1000), "a result that asked for the time is not kept"
+        assert later[2:] == first[2:]
+
+
 async def test_each_run_has_a_seed_of_its_own(t: TestBackend) -> None:
     first, second = await t.query(clocks.draws), await t.query(clocks.draws)
     assert all(second[name] != drawn for name, drawn in first.items())

@@ -98,3 +98,14 @@ async def is_instance(ctx: QueryCtx) -> bool:
     now = datetime.datetime.now(datetime.UTC)
     made = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC) + datetime.timedelta(days=1)
     return isinstance(now, datetime.datetime) and isinstance(made, datetime.datetime) and isinstance(made, datetime.date) and now != made
+
+
+@query
+async def imported_late(ctx: QueryCtx) -> list[float]:
+    """The time, and something random twice, by what is imported when the function runs."""
+    import random
+    import time as clock
+    from datetime import datetime
+    from os import urandom
+
+    return [clock.time() * 1000, datetime.now().timestamp() * 1000, random.random(), float(int.from_bytes(urandom(4), "big"))]
