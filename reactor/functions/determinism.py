@@ -20,14 +20,16 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from types import ModuleType
-from typing import Any, cast
+from typing import Any, Self, TypeVar, cast
 
 from reactor.errors import NonDeterministicError
 from reactor.functions.run import Run, deterministic_run
 
 __all__ = ["freeze_modules", "guard"]
+
+T = TypeVar("T")
 
 
 # --- the guard
@@ -273,6 +275,39 @@ async def _sleep(delay: float, result: Any = None) -> Any:
     return await asyncio.sleep(delay, result)
 
 
+async def _own_task() -> None:
+    """Let a query or mutation go on in a task of its own: its first step runs in none, or in its caller's (``reactor.engine.eager``), which
+    is what a scope that is entered there would cancel.
+    """
+    if deterministic_run() is not None:
+        await asyncio.sleep(0)
+
+
+class _TaskGroup(asyncio.TaskGroup, metaclass=_RealInstances):
+    _real = asyncio.TaskGroup
+
+    async def __aenter__(self) -> Self:
+        await _own_task()
+        return await super().__aenter__()
+
+
+class _Timeout(asyncio.Timeout, metaclass=_RealInstances):  # type: ignore[misc]
+    _real = asyncio.Timeout
+
+    async def __aenter__(self) -> asyncio.Timeout:
+        await _own_task()
+        return await super().__aenter__()
+
+
+def _timeout(delay: float | None) -> _Timeout:
+    return _Timeout(None if delay is None else asyncio.get_running_loop().time() + delay)
+
+
+async def _wait_for(fut: Awaitable[T], timeout: float | None) -> T:  # noqa: ASYNC109 - as asyncio has it
+    await _own_task()
+    return await asyncio.wait_for(fut, timeout)
+
+
 _TIME = {
     "time": _clock(time.time, lambda run: run.now_ms / 1000),
     "time_ns": _clock(time.time_ns, lambda run: int(run.now_ms * 1e6)),
@@ -298,7 +333,14 @@ _SECRETS = {
     for name in ("choice", "randbelow", "randbits", "token_bytes", "token_hex", "token_urlsafe")
 }
 _OS = {"urandom": _urandom}
-_ASYNCIO = {"sleep": _sleep}
+_ASYNCIO = {
+    "sleep": _sleep,
+    "TaskGroup": _TaskGroup,
+    "Timeout": _Timeout,
+    "timeout": _timeout,
+    "timeout_at": _Timeout,
+    "wait_for": _wait_for,
+}
 
 #: What is stood in for, by identity: module or function, and its stand-in.
 _STAND_INS: dict[int, tuple[Any, Any]] = {}

@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import types
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Coroutine, Generator
 from typing import Any, TypeVar
 
 from msgspec import Struct
 
 from reactor.errors import FunctionTimeout, ReactorError
 from reactor.functions.output import log
-from reactor.functions.run import Run, current_run, deterministic_run
+from reactor.functions.run import Run, current_run
 from reactor.functions.watchdog import Interrupt, slot_of_this_thread
 
 __all__ = ["execute", "prepare_loop"]
@@ -65,27 +64,6 @@ async def execute(run: Run, coro: Coroutine[Any, Any, T]) -> T:
 def prepare_loop() -> None:
     """Have tasks that functions start on the running loop be steps of their runs."""
     asyncio.get_running_loop().set_task_factory(_factory)
-    for scope in (asyncio.TaskGroup, asyncio.Timeout):
-        if not isinstance(scope.__aenter__, _Entering):
-            scope.__aenter__ = _Entering(scope.__aenter__)  # type: ignore[assignment]
-
-
-class _Entering:
-    """``__aenter__`` of what cancels the task that it is entered in: in a query or mutation that is one of its run.
-
-    The first step of a run may be in no task, or in its caller's (``reactor.engine.eager``). After a turn it is in its own.
-    """
-
-    def __init__(self, enter: Callable[[Any], Coroutine[Any, Any, Any]]) -> None:
-        self._enter = enter
-
-    def __get__(self, scope: Any, owner: type) -> Any:
-        return self if scope is None else functools.partial(self._after_a_turn, scope)
-
-    async def _after_a_turn(self, scope: Any) -> Any:
-        if deterministic_run() is not None:
-            await asyncio.sleep(0)
-        return await self._enter(scope)
 
 
 def _escaped(run: Run, error: BaseException) -> ReactorError:

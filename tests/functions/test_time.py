@@ -156,6 +156,7 @@ GROUPS = [
     ("query", "reads_in_a_group", "TaskGroup"),
     ("mutation", "writes_in_a_group", "TaskGroup"),
     ("query", "reads_in_time", "TimeoutError"),
+    ("query", "reads_for_a_while", "TimeoutError"),
 ]
 
 

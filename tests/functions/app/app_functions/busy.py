@@ -223,6 +223,11 @@ async def writes_in_a_group(ctx: MutationCtx, breaking: bool) -> list[int]:
 
 
 @query
+async def reads_for_a_while(ctx: QueryCtx, breaking: bool) -> list[int]:
+    return [await asyncio.wait_for(forever(ctx) if breaking else ctx.db.query(Item).count(), 0.01 if breaking else None)] * 2
+
+
+@query
 async def reads_in_time(ctx: QueryCtx, breaking: bool) -> list[int]:
     async with asyncio.timeout(0.01 if breaking else None):
         if breaking:
