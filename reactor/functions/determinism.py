@@ -121,6 +121,7 @@ def _refusal(run: Run, call: str) -> NonDeterministicError:
 #: In the globals of modules whose clocks and randomness are stood in for.
 _FROZEN = "__reactor_frozen__"
 _import = builtins.__import__
+_imports_replaced = False
 
 
 def freeze_modules(modules: Iterable[ModuleType]) -> None:
@@ -128,7 +129,10 @@ def freeze_modules(modules: Iterable[ModuleType]) -> None:
 
     What their functions import when they run is stood in for, too.
     """
-    builtins.__import__ = _import_stand_in
+    global _imports_replaced
+    if not _imports_replaced:
+        _imports_replaced = True  # once: whoever replaces it after us knows of ours
+        builtins.__import__ = _import_stand_in
     for module in modules:
         namespace = vars(module)
         namespace[_FROZEN] = True
