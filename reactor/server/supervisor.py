@@ -209,6 +209,10 @@ class _Supervisor:
 
     def _tell_hang(self, board: _Board) -> None:
         noted = board.noted()
+        if self._stopping:
+            during = "" if noted is None else f", in {noted[0]}"
+            self._logs.say(f"The node did not answer for {HANG_S:g} s while it stopped{during}. It was killed", "error")
+            return
         if noted is None:
             self._logs.say(f"The node did not answer for {HANG_S:g} s, outside of any function. It is started again", "error")
             return
@@ -268,23 +272,23 @@ class Node:
         self._refused = refused
         self._asked = 0
         self._stop: Callable[[], None] | None = None
+        self._beating: asyncio.Task[None] | None = None
         for number in _SIGNALS:
             signal.signal(number, signal.SIG_IGN)
 
     @contextlib.asynccontextmanager
     async def attend(self, runner: Runner) -> AsyncIterator[None]:
-        """Inside, the event loop beats and ``runner`` refuses what it must."""
+        """Inside, ``runner`` refuses what it must. The event loop beats from now to its end: after this is left, scheduled functions may
+        still run for as long as a stop lets them.
+        """
         from reactor.functions.watchdog import slot_of_this_thread
 
         loop = asyncio.get_running_loop()
         threading.Thread(target=self._obey, args=(loop,), name="reactor-orders", daemon=True).start()
         runner.refuses = self._refuses if self._refused else None
         slot_of_this_thread().note = self._board.note
-        beating = asyncio.create_task(self._beat(), name="reactor-beat")
-        try:
-            yield
-        finally:
-            beating.cancel()
+        self._beating = asyncio.create_task(self._beat(), name="reactor-beat")
+        yield
 
     def stop_with(self, stop: Callable[[], None]) -> None:
         """How to stop from now on: called once to stop, and again not to wait."""

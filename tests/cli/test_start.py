@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -15,6 +16,7 @@ import httpx
 import psutil
 import pytest
 
+from reactor.server.supervisor import _Board
 from tests.cli.conftest import Reactor
 from tests.support.preloaded import Command
 from tests.support.server import Server
@@ -76,6 +78,46 @@ def test_a_stop_finishes_what_runs_and_then_closes_the_sockets(server: Server, a
     assert lines(server)[-1]["message"] == "Stopped"
     server.start()
     assert call(server, "query", "notes:texts")["value"][-1] == "it ended"
+
+
+SCHEDULING = """
+from datetime import timedelta
+
+from app_functions import notes
+from reactor import MutationCtx, mutation
+
+
+@mutation
+async def begin(ctx: MutationCtx, text: str) -> None:
+    await ctx.scheduler.run_after(timedelta(0), notes.slowly, text=text)
+"""
+
+
+def test_a_node_that_waits_for_scheduled_functions_at_a_stop_is_not_taken_for_one_that_hangs(app: Path, tmp_path: Path) -> None:
+    (app / "app_functions" / "scheduling.py").write_text(SCHEDULING)
+    with Server(tmp_path, app=app, command="start") as server, ThreadPoolExecutor(1) as background:
+        call(server, "mutation", "scheduling:begin", text="it")
+        eventually(lambda: call(server, "query", "notes:texts")["value"] == ["it began"], "the action to begin")
+        assert server.process is not None
+        (node,) = psutil.Process(server.process.pid).children()
+        stopped = background.submit(server.stop)
+        eventually(lambda: lines(server)[-1]["message"] == "Stopped", "all else to end")
+        before = beats(node.pid)
+        eventually(lambda: beats(node.pid) > before + 1, "the node to go on beating")
+        (app / "go on").touch()
+        stopped.result()
+        server.start()
+        assert call(server, "query", "notes:texts")["value"][-1] == "it ended"
+
+
+def beats(node: int) -> int:
+    """How often a node's event loop has told its supervisor that it is alive."""
+    for file in Path(f"/proc/{node}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            if "(deleted)" in str(file.readlink()) and file.stat().st_size == _Board.SIZE:
+                with file.open("rb") as board:
+                    return int.from_bytes(board.read(8), "little")
+    raise AssertionError("the node has no board")
 
 
 def refuses(server: Server) -> bool:
