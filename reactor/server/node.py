@@ -76,6 +76,10 @@ class _Server(uvicorn.Server):
         started = time.monotonic()
         for server in self.servers:
             server.close()
+        # Those that are kept between two requests too: what came on them while all else ends would be cut off.
+        for connection in list(self.server_state.connections):
+            if isinstance(connection, HttpProtocol):
+                connection.shutdown()
         await self._backend.connections.stop(0.0 if self.force_exit else self._stop_timeout_s)
         # What is left of the time is for requests; uvicorn knows whole seconds.
         self.config.timeout_graceful_shutdown = max(1, math.ceil(self._stop_timeout_s + started - time.monotonic()))

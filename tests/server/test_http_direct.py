@@ -376,6 +376,20 @@ async def test_a_stop_lets_a_call_that_has_begun_to_come_be_made(t: TestBackend,
         await stopping
 
 
+async def test_a_stop_takes_no_further_call_while_it_waits_for_those_that_run(t: TestBackend) -> None:
+    async with served(t) as (url, stop), connected(url) as busy, connected(url) as idle:
+        for connection in (busy, idle):
+            await connection.call(request("mutation", "gated:left_in_context", {"value": "a"}))
+        busy.writer.write(request("mutation", "gated:add", {"name": "busy", "list": "a", "text": "x"}))
+        await gate("busy").reached.wait()
+        stopping = stop()
+        assert await idle.ended() == b""
+        gate("busy").open()
+        assert (await busy.answer()).headers["connection"] == "close"
+        assert await busy.ended() == b""
+        await stopping
+
+
 async def test_an_idle_connection_is_closed_and_one_in_use_is_not(t: TestBackend, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reactor.server.node, "KEEP_ALIVE_S", 1)
     async with served(t) as (url, _), connected(url) as used, connected(url) as idle:
