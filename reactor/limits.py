@@ -80,6 +80,7 @@ class Limits:
     actions_running_per_session: int = 1000
     session_requests_bytes: int = 64 * MIB  # paths and arguments of its queries, and of what has not run yet
     session_answers_bytes: int = 64 * MIB  # not taken yet: above it mutations wait, and an action's answer closes the connection
+    http_head_bytes: int = 64 * KIB  # of a request: its address and headers. One that came in one piece is not measured
     http_body_size_bytes: int = 16 * MIB + 2000
     http_batch_queries: int = 1000
     token_size_bytes: int = 16 * KIB  # of an identity provider

@@ -110,7 +110,11 @@ async def serve(
         interface="asgi3",
         lifespan="off",
         http=partial(  # type: ignore[arg-type]
-            HttpProtocol, silent_s=limits.silent_request_s, direct=backend.direct, work=backend.connections.work
+            HttpProtocol,
+            silent_s=limits.silent_request_s,
+            head_bytes=limits.http_head_bytes,
+            direct=backend.direct,
+            work=backend.connections.work,
         ),
         timeout_keep_alive=KEEP_ALIVE_S,
         ws=WebSocketProtocol,

@@ -1,4 +1,5 @@
-"""uvicorn's HTTP with a short way for calls, and an end for clients that are silent in a request, or do not take the answer.
+"""uvicorn's HTTP with a short way for calls, an end for clients that are silent in a request, or do not take the answer, and bounds for
+what is kept of a client that only sends.
 
 A client sends the same head with each call, but for the length of the body. One that was parsed and led to something that answers
 directly is remembered for its connection: from then on a request with that head goes from the transport to the function and back
@@ -15,6 +16,7 @@ from contextvars import copy_context
 from functools import lru_cache
 from typing import Any, NamedTuple, Protocol, TypeAlias, cast
 
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HEADER_VALUE_RE, STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from reactor.engine.eager import Kept
@@ -83,6 +85,21 @@ class _DirectCycle:
         self.waiting_for_100_continue = False
 
 
+class _Flow(FlowControl):
+    """uvicorn's, which reads on for each request that is begun or answered: from a client that does not wait for answers it would take
+    as many requests again as a read holds.
+
+    Attributes:
+        held: requests wait for their turn, and no more are to be read.
+    """
+
+    held = False
+
+    def resume_reading(self) -> None:
+        if not self.held:
+            super().resume_reading()
+
+
 class HttpProtocol(HttpToolsProtocol):
     """One connection.
 
@@ -91,13 +108,15 @@ class HttpProtocol(HttpToolsProtocol):
 
     Args:
         silent_s: see above.
+        head_bytes: how long what is not a body may be, in what comes after its first piece.
         direct: says which requests take the short way.
         work: what is done for those.
     """
 
-    def __init__(self, *args: Any, silent_s: float, direct: Direct, work: Kept, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, silent_s: float, head_bytes: int, direct: Direct, work: Kept, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._silent_s = silent_s
+        self._head_bytes = head_bytes
         self._direct = direct
         self._work = work
         self._known: list[_Known] = []
@@ -109,12 +128,14 @@ class HttpProtocol(HttpToolsProtocol):
         self._defaults: list[tuple[bytes, bytes]] = []
         self._encoded_defaults = b""
         self._in_head = self._in_request = False
+        self._bare_bytes = 0  # read since a request or its body began, or a piece of it came
         self._heard = 0.0
         self._watching: asyncio.TimerHandle | None = None
         self._unread: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self.flow = self._flow = _Flow(transport)
         self._extensions: dict[str, Any] = {EXTENSION: transport.is_closing}
         # As long as between two requests.
         self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
@@ -133,8 +154,12 @@ class HttpProtocol(HttpToolsProtocol):
         if self._known and not self._in_request and self.cycle.response_complete and self._take(data):
             return
         fresh, self._messages = not self._in_request, 0
+        self._bare_bytes += len(data)
         super().data_received(data)
         if self._in_request:
+            if self._bare_bytes > self._head_bytes:
+                self._refuse_head()
+                return
             if not self._in_head:
                 self._heard = self.loop.time()
             self._watch()
@@ -157,15 +182,31 @@ class HttpProtocol(HttpToolsProtocol):
         self._messages += 1
         self.scope["extensions"] = self._extensions
         self._in_head = self._in_request = True
+        self._bare_bytes = 0
         self._heard = self.loop.time()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        # What follows a body in chunks is no header: a proxy in front has not looked at it, and nobody has asked for it.
+        if self._in_head:
+            super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         self._in_head = False
+        self._bare_bytes = 0
         super().on_headers_complete()
+        self._flow.held = bool(self.pipeline)
+
+    def on_body(self, body: bytes) -> None:
+        self._bare_bytes = 0
+        super().on_body(body)
 
     def on_message_complete(self) -> None:
         self._in_request = False
         super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        self._flow.held = len(self.pipeline) > 1  # but for the one that is next
+        super().on_response_complete()
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -267,7 +308,14 @@ class HttpProtocol(HttpToolsProtocol):
                 transport.close()
             self.on_response_complete()
 
-    # --- deadlines
+    # --- bounds
+
+    def _refuse_head(self) -> None:
+        if self.cycle is None or self.cycle.response_complete:
+            self.transport.write(b"%bcontent-length: 0\r\nconnection: close\r\n\r\n" % STATUS_LINE[431])
+            self.transport.close()
+        else:
+            self.transport.abort()
 
     def _watch(self) -> None:
         if self._watching is None:

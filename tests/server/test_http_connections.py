@@ -15,6 +15,7 @@ import pytest
 from reactor.limits import DEFAULT_LIMITS
 from reactor.server.listening import bind, url_of
 from reactor.server.node import serve
+from reactor.server.uvicorn_http import HttpProtocol
 from reactor.testing import TestBackend
 from tests.server.gates import gate
 from tests.support.waiting import eventually_async
@@ -170,6 +171,57 @@ async def test_a_head_that_comes_byte_by_byte_is_dropped(t: TestBackend, url: st
         dripping = asyncio.ensure_future(drip())
         assert await ended(reader) == b""
         dripping.cancel()
+
+
+@pytest.mark.parametrize("endless", [b"a", b"x-a: b\r\n"], ids=["an address", "headers"])
+async def test_a_head_that_does_not_end_is_refused(t: TestBackend, url: str, endless: bytes) -> None:
+    async with connected(url) as (reader, writer):
+        writer.write(b"GET /who HTTP/1.1\r\nhost: x\r\n\r\nGET /who")
+        await reader.readuntil(b"\r\n\r\nnobody")
+        if endless.endswith(b"\n"):
+            writer.write(b" HTTP/1.1\r\n")
+        writer.write(endless * (DEFAULT_LIMITS.http_head_bytes // len(endless) + 1))
+        assert (await ended(reader)).startswith(b"HTTP/1.1 431 Request Header Fields Too Large\r\n")
+
+
+async def test_what_follows_the_last_chunk_of_a_body_does_not_grow_for_ever(t: TestBackend, url: str) -> None:
+    async with connected(url) as (reader, writer):
+        writer.write(b"POST /echo-stream HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n3\r\none\r\n")
+        await reader.readuntil(b"ONE\r\n")
+
+        async def go_on() -> None:
+            with contextlib.suppress(ConnectionError):
+                writer.write(b"0\r\n")
+                while True:
+                    writer.write(b"x-a: b\r\n" * 1000)
+                    await asyncio.sleep(0.02)
+
+        going_on = asyncio.ensure_future(go_on())
+        assert await ended(reader) == b""
+        going_on.cancel()
+    await eventually_async(lambda: t._server.http_actions._running == 0, "the action to end")
+
+
+async def test_what_follows_the_last_chunk_of_a_body_is_no_header(t: TestBackend, url: str) -> None:
+    async with connected(url) as (reader, writer):
+        writer.write(b"POST /shown HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n1\r\na\r\n0\r\nx-shown: behind\r\n\r\n")
+        await reader.readuntil(b"\r\n\r\nnothing")
+
+
+async def test_no_more_is_read_while_requests_wait_for_their_turn(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    waiting: list[int] = []
+    data_received = HttpProtocol.data_received
+
+    def counted(self: HttpProtocol, data: bytes) -> None:
+        waiting.append(len(self.pipeline))
+        data_received(self, data)
+
+    monkeypatch.setattr(HttpProtocol, "data_received", counted)
+    async with connected(url) as (reader, writer):
+        writer.write((b"GET /livez HTTP/1.1\r\nhost: x\r\nx-a: %b\r\n\r\n" % (b"a" * 1000)) * 1000)
+        for _ in range(1000):
+            await reader.readuntil(b'{"alive":true}')
+    assert len(waiting) > 2 and set(waiting) == {0}
 
 
 async def test_a_client_that_waits_for_its_turn_is_not_silent(t: TestBackend, url: str) -> None:

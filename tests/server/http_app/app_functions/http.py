@@ -32,6 +32,12 @@ async def raw(ctx: ActionCtx, request: Request) -> Response:
     return Response(await request.body(), headers={"x-method": request.method})
 
 
+@http.route("/shown", methods=["POST"])
+async def shown(ctx: ActionCtx, request: Request) -> Response:
+    await request.body()
+    return PlainTextResponse(request.headers.get("x-shown", "nothing"))
+
+
 @http.route("/who")
 async def who(ctx: ActionCtx, request: Request) -> Response:
     identity = await ctx.auth.identity()
