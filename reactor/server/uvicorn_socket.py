@@ -7,10 +7,12 @@ stands between two frames whenever the short way is taken. An application that d
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any, cast
 
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.protocol import OPEN
@@ -27,7 +29,7 @@ EXTENSION = "reactor.direct"
 
 #: Some clients take no frame above 16 MiB, and put a message together from smaller ones.
 FRAGMENT_BYTES = 4 * 1024 * 1024
-#: What a client has not taken this long after the close is thrown away.
+#: What a client has not taken this long after the application is done with it is thrown away.
 ABORT_S = 10.0
 
 _FIN, _TEXT, _CONTROL = 0x80, 0x01, 0x08
@@ -39,6 +41,9 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
     # What is looked at for each message, uvicorn's own included: in the dictionary that has the 40 others, each would take cache lines
     # of its own, of every connection.
     __slots__ = ("_fragmented", "_partial", "_receiver", "_slow", "close_sent", "conn", "handshake_initiated", "transport")
+
+    _pong = b""  # the newest that a client which is slow to read is owed
+    _aborting: asyncio.TimerHandle | None = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -102,12 +107,22 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
 
     def resume_writing(self) -> None:
         self._slow = False
+        if self._pong and not self.transport.is_closing():
+            self.transport.write(self._pong)
+        self._pong = b""
         super().resume_writing()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._aborting is not None:
+            self._aborting.cancel()
+        super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         if not self.handshake_initiated:
             # The request; a client may not send frames before it is answered.
             super().data_received(data)
+            if not self.handshake_initiated:
+                self._refuse()
             return
         partial = self._partial
         view: bytes | bytearray = data
@@ -129,9 +144,12 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
                 raise ClientDisconnected
             return
         await super().send(message)
-        if message["type"] == "websocket.close":
-            # uvicorn only closes, which waits for a client to take everything that was written.
-            self.loop.call_later(ABORT_S, self.transport.abort)
+
+    def on_task_complete(self, task: asyncio.Task[None]) -> None:
+        super().on_task_complete(task)
+        if not self.disconnected:
+            # Whoever closed: uvicorn only closes too, which waits for a client to take everything that was written.
+            self._aborting = self.loop.call_later(ABORT_S, self.transport.abort)
 
     def send_receive_event_to_app(self) -> None:
         """Called by uvicorn's way, which the application is spared where it can be."""
@@ -151,10 +169,24 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
             return
         self._receiver(text)
 
+    def handle_ping(self) -> None:
+        if self._slow:
+            # One that only sends would be owed without bounds. Of several pings the newest may be answered for all.
+            self._pong = b"".join(self.conn.data_to_send())
+        else:
+            super().handle_ping()
+
     def keepalive_timeout(self) -> None:
         """The client has answered no ping: nobody is there to wait for."""
         super().keepalive_timeout()
         self.transport.abort()
+
+    def _refuse(self) -> None:
+        """The request is whole, and its parser made nothing of it: a line of it is too long, or there are too many."""
+        error = self.conn.handshake_exc
+        text = b"The request cannot be read: %b.\n" % str((error and error.__cause__) or error).encode("latin-1", "replace")
+        self.transport.write(b"%bcontent-length: %d\r\nconnection: close\r\n\r\n%b" % (STATUS_LINE[400], len(text), text))
+        self.transport.close()
 
     def _read_frames(self, data: bytes | bytearray) -> int:
         """Take the whole frames at the beginning of ``data``; how much that was."""
