@@ -134,6 +134,7 @@ class Session(Generic[R]):
     Attributes:
         stale: the query that was invalidated since the last round. It is dirty, and in most sessions the only one, so it has a place.
         dirty: those that are besides.
+        anew: all are, since the identity has changed.
         owed: a transition, for more than what is dirty.
         lost: queries that a message removed which was refused. The session is over then, and its owner's subscriptions are not.
         responses: frames of answers, to be sent in order before the next transition; ``responses_bytes`` together.
@@ -146,6 +147,7 @@ class Session(Generic[R]):
     queries: dict[QueryId, Query[R]] = field(default_factory=dict)
     stale: Query[R] | None = None
     dirty: dict[Query[R], None] = field(default_factory=dict)
+    anew: bool = False
     removed: list[QueryId] = field(default_factory=list)
     lost: list[Query[R]] = field(default_factory=list)
     responses: deque[bytes] = field(default_factory=deque)
@@ -197,7 +199,7 @@ class Session(Generic[R]):
         self.check_identity_version(message)
         self.identity = IdentityVersion(self.identity + 1)
         self.owed = True
-        self.dirty.update(dict.fromkeys(self.queries.values()))
+        self.anew = True  # noted only: of many changes in one turn the last counts
 
     def check_identity_version(self, message: Authenticate) -> None:
         """Raise ProtocolError when the message does not follow the last one."""
@@ -290,6 +292,9 @@ class Session(Generic[R]):
         if self.stale is not None:
             self.dirty[self.stale] = None
             self.stale = None
+        if self.anew:
+            self.dirty.update(dict.fromkeys(self.queries.values()))
+            self.anew = False
         round = Round(list(self.dirty), self.removed, self.query_set, self.identity)
         self.dirty.clear()
         if self.removed:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+import time
 from collections import deque
 from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
@@ -31,7 +32,7 @@ from reactor.protocol.client_messages import (
 from reactor.protocol.client_version import ClientVersion
 from reactor.protocol.session import Overload, Query, Round, Session, Step
 from reactor.server.admin import ANONYMOUS, Credentials
-from reactor.server.passes import Awaited, Moment, Shared
+from reactor.server.passes import BREATH_S, Awaited, Moment, Shared
 from reactor.server.uvicorn_socket import FRAGMENT_BYTES, WebSocketProtocol, begin_text
 from reactor.services.auth.fetching import UNREACHABLE
 
@@ -105,10 +106,15 @@ def _size_bytes(message: Mutation | Action) -> int:
 
 @dataclass(slots=True)
 class _Waiting:
-    """A round some of whose queries suspend. Holds ``pin``."""
+    """A round some of whose queries suspend, or take longer than a connection may have at a time. Holds ``pin``.
+
+    Attributes:
+        rest: the queries that have not been asked yet.
+    """
 
     round: Round[Outcome]
     results: list[tuple[Query[Outcome], Outcome | asyncio.Future[Outcome]]]
+    rest: deque[Query[Outcome]]
     pin: Pin
 
 
@@ -310,6 +316,14 @@ class Connection:
             cause=cause,
         )
 
+    def _subscribe_anew(self) -> None:
+        """Watch every query as who the client is now. Not for each change: a client may send thousands, and have as many queries."""
+        for query in self.session.queries.values():
+            # In this order: a result that did not look at the identity is shared, and must not go with its last watcher.
+            before = query.subscription
+            self._subscribe(query, "identity")
+            before.close()
+
     def _authenticate(self, message: Authenticate) -> None:
         self.session.check_identity_version(message)
         authenticator = self._shared.authenticator
@@ -363,11 +377,6 @@ class Connection:
         self._shown = shown
         self._quick = False
         self._caller = Caller(shown.identity, shown.admin, self._caller.request_id, "sync")
-        for query in self.session.queries.values():
-            # In this order: a result that did not look at the identity is shared, and must not go with its last watcher.
-            before = query.subscription
-            self._subscribe(query, "identity")
-            before.close()
         self.session.authenticate(message)
 
     def _close_if_identity_ended(self) -> None:
@@ -415,6 +424,8 @@ class Connection:
                     self._close(_Closed(1011, "InternalServerError"))
                 elif not answered:
                     durable(outcome)
+                    # It has waited for no commit, and neither may those behind it, which come in the same read.
+                    await asyncio.sleep(0)
         finally:
             self._mutating = False
             if self._overload is not None:
@@ -569,15 +580,21 @@ class Connection:
             pin = moment.pin
             # What is older than the client has seen, or may be, waits until this node has caught up with the others.
             if self._caught_up and pin.ts >= self._least_ts and moment.followed:
+                if session.anew:
+                    self._subscribe_anew()
                 round = session.begin_round()
                 results = []
                 waits = False
+                many = len(round.queries) > 1
+                until = time.perf_counter() + BREATH_S if many else 0.0
                 for query in round.queries:
                     result = query.subscription.at(pin)
                     waits = waits or isinstance(result, asyncio.Future)
                     results.append((query, result))
-                if waits:
-                    return frames, _Waiting(round, results, pin.retain())
+                    if many and time.perf_counter() > until:
+                        break
+                if waits or len(results) < len(round.queries):
+                    return frames, _Waiting(round, results, deque(round.queries[len(results) :]), pin.retain())
                 frame = session.end_round(round, pin.ts, results, moment.server_ns)
                 if len(frame) <= self._whole_bytes:
                     frames.append(frame)
@@ -648,11 +665,20 @@ class Connection:
                 waiting.pin.release()
 
     async def _settle(self, waiting: _Waiting) -> list[bytes]:
-        """Wait for queries that suspend; responses do not wait for them. The round's frames, none when it is to be closed."""
+        """Ask the queries that are left, and wait for those that suspend; responses do not wait for them. The round's frames, none when it
+        is to be closed.
+        """
         try:
+            while waiting.rest and self._closing is None:
+                async with self._shared.asking:
+                    self._ask(waiting)
+                while self.session.responses:
+                    await self._frame(self._response())
+                if self._ping_due:
+                    self._ping_due = False
+                    await self._frame(wire.PING)
+                await asyncio.sleep(0)
             running: set[asyncio.Future[Any]] = {result for _, result in waiting.results if isinstance(result, asyncio.Future)}
-            for result in running:
-                result.add_done_callback(_heed)  # the first that fails is raised, and enough
             while running and self._closing is None:
                 self._woken = asyncio.get_running_loop().create_future()
                 await asyncio.wait({*running, self._woken}, return_when=asyncio.FIRST_COMPLETED)
@@ -666,7 +692,21 @@ class Connection:
             return self._responses() + self._chunks(frame)
         finally:
             self._woken = None
+            for _, outcome in waiting.results:
+                if isinstance(outcome, asyncio.Future):
+                    outcome.add_done_callback(_heed)  # the first that fails is raised, and enough
             waiting.pin.release()
+
+    def _ask(self, waiting: _Waiting) -> None:
+        """As many of its queries as there is time for. Whom they are asked for stays as it was when the round began, until it has ended."""
+        until = time.perf_counter() + BREATH_S
+        rest = waiting.rest
+        while rest:
+            query = rest.popleft()
+            if self.session.queries.get(query.query_id) is query:
+                waiting.results.append((query, query.subscription.at(waiting.pin)))
+            if time.perf_counter() > until:
+                break
 
     def _chunks(self, transition: bytes) -> list[bytes]:
         if len(transition) <= self._whole_bytes or self._client is None or not self._client.takes_chunks:

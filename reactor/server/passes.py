@@ -21,7 +21,7 @@ from reactor.server.admin import Authenticator
 if TYPE_CHECKING:
     from reactor.server.connection import Connection
 
-__all__ = ["Awaited", "Moment", "Shared"]
+__all__ = ["BREATH_S", "Awaited", "Moment", "Shared"]
 
 #: A node that may have missed other nodes' commits for so long looks before it shows a client anything.
 STALE_S = 2.0
@@ -40,6 +40,7 @@ class Shared:
         self.runtime = runtime
         self.limits = limits
         self.work = Kept()  # mutations and actions, which outlive the connection that asked
+        self.asking = asyncio.Lock()  # held for ``BREATH_S`` by who asks the many queries of one client, so that these too take turns
         self.due: dict[Connection, None] = {}  # whose clients may be owed something; a pass over them is scheduled unless it is empty
 
     def now(self) -> Moment:
