@@ -101,8 +101,10 @@ class Backend:
 
     def direct(self, scope: Scope) -> Answering | None:
         """What answers requests with the head of this one without ASGI, if anything does."""
-        on_site = self.site_port is not None and scope["server"][1] == self.site_port
-        return None if on_site else self.http_api.direct(scope)
+        return None if self._on_site(scope) else self.http_api.direct(scope)
+
+    def _on_site(self, scope: Scope) -> bool:
+        return self.site_port is not None and bool(scope["server"][1] == self.site_port)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request or connection."""
@@ -111,8 +113,8 @@ class Backend:
             # Clients that were given an address ending in a slash.
             path = scope["path"] = f"/{path.lstrip('/')}"
         if scope["type"] == "websocket":
-            await (self.connections if Connections.serves(path) else _no_socket)(scope, receive, send)
-        elif self.site_port is not None and scope["server"][1] == self.site_port:
+            await (self.connections if Connections.serves(path) and not self._on_site(scope) else _no_socket)(scope, receive, send)
+        elif self._on_site(scope):
             await self.http_actions(scope, receive, send)
         elif FileServer.serves(path):
             await self._files(scope, receive, send)

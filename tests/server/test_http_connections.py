@@ -88,6 +88,17 @@ async def test_the_second_port_has_the_routes_and_nothing_else(t: TestBackend) -
             assert (await client.get(address)).text == "docs a"
 
 
+async def test_the_second_port_has_no_sockets(t: TestBackend) -> None:
+    upgrade = (
+        "upgrade: websocket\r\nconnection: upgrade\r\nsec-websocket-version: 13\r\nsec-websocket-key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+    )
+    async with served(t) as urls:
+        for url, status in zip(urls, (b"101", b"403"), strict=True):
+            async with connected(url) as (reader, writer):
+                writer.write(f"GET /api/1.48.0/sync HTTP/1.1\r\nhost: x\r\n{upgrade}".encode())
+                assert (await reader.readline()).split()[1] == status
+
+
 async def test_chunks_arrive_as_they_are_sent(t: TestBackend, url: str) -> None:
     async with httpx.AsyncClient(trust_env=False) as client, client.stream("GET", f"{url}/held") as answer:
         chunks = answer.aiter_text()
