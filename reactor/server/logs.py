@@ -34,6 +34,9 @@ GATHER_LINES = 100  # formatted in one turn of the event loop
 WAITING_BYTES = 4 * 1024 * 1024  # that the stream has not taken; above it lines are dropped
 CLOSE_TIMEOUT_S = 2.0
 
+#: What a terminal would obey, and who calls may have written.
+_CONTROLS = {code: f"\\x{code:02x}" for code in (*range(9), *range(11, 32), *range(127, 160))}
+
 _LEVELS = ((logging.ERROR, "error"), (logging.WARNING, "warning"), (0, "info"))
 
 
@@ -159,7 +162,7 @@ class _Painter:
         kind = self._kinds[record.kind]
         clock = time.strftime("%H:%M:%S", time.localtime(record.time_ns / 1e9))
         head = (
-            f"{dim[0]}{clock}{dim[1]} {kind[0]}{record.kind:<8}{kind[1]} {record.path} {dim[0]}{_duration(record.duration_s)}"
+            f"{dim[0]}{clock}{dim[1]} {kind[0]}{record.kind:<8}{kind[1]} {_inert(record.path)} {dim[0]}{_duration(record.duration_s)}"
             f"{_usage(record.usage)}{f' after {record.attempts} attempts' if record.attempts > 1 else ''}"
             f"{' cached' if record.cached else ''}{dim[1]}{'' if record.ok else self._failure(record)}"
             f" {dim[0]}[{record.request_id}]{dim[1]}\n"
@@ -169,18 +172,18 @@ class _Painter:
     def message(self, text: str, level: str) -> str:
         pen = self._levels[level]
         clock = f"{self._dim[0]}{time.strftime('%H:%M:%S')}{self._dim[1]}"
-        return f"{clock} {pen[0]}{text}{pen[1]}\n"
+        return f"{clock} {pen[0]}{text.translate(_CONTROLS)}{pen[1]}\n"
 
     def _failure(self, record: RunRecord) -> str:
         assert record.error is not None
         exception = record.error.exception
         name = "AppError" if isinstance(exception, AppError) else type(exception).__name__
-        return f" {self._bad[0]}{name}: {exception}{self._bad[1]}"
+        return f" {self._bad[0]}{name}: {str(exception).translate(_CONTROLS)}{self._bad[1]}"
 
     def _printed(self, record: RunRecord) -> Iterator[str]:
         for line in record.log_lines:
             pen = self._lines.get(line[:7], self._plain)
-            yield f"         {pen[0]}{line}{pen[1]}\n"
+            yield f"         {pen[0]}{line.translate(_CONTROLS)}{pen[1]}\n"
         if record.error is not None and not isinstance(record.error.exception, AppError):
             for line in _trace(record.error.exception, self._folder):
                 yield f"         {self._dim[0]}{line}{self._dim[1]}\n"
@@ -193,6 +196,11 @@ class _Painter:
             self._console.print("x", style=style, end="")
         before, _, after = captured.get().partition("x")
         return before, after
+
+
+def _inert(path: str) -> str:
+    """A path as one line."""
+    return path if path.isprintable() else path.translate(_CONTROLS).replace("\n", "\\n")
 
 
 def _duration(seconds: float) -> str:

@@ -69,6 +69,21 @@ async def written(*records: RunRecord, machine: bool, folder: Path | None = None
     return terminal.text()
 
 
+async def test_what_a_caller_writes_does_nothing_to_a_terminal() -> None:
+    evil = "a\x1b]0;title\x07\r\x9b31m"
+    printed = await written(
+        record(path=f"{evil}\nsecond:line", ok=False, error=failure(ValueError(evil)), log_lines=(f"[LOG] {evil}",)), machine=False
+    )
+    terminal = Terminal()
+    logs = Logs(terminal.stream, machine=False)
+    logs.say(f"{evil}\nsecond line")
+    logs.close()
+    printed += terminal.text()
+    assert not set(printed) & {"\x1b", "\x07", "\r", "\x9b"}
+    assert printed.count("a\\x1b]0;title\\x07\\x0d\\x9b31m") == 4
+    assert "\\nsecond:line" in printed and "\nsecond line\n" in printed
+
+
 async def test_a_run_is_a_line_with_time_kind_path_duration_reads_writes_and_request() -> None:
     usage = Usage(documents_read=3, bytes_read=420, documents_written=1, bytes_written=12_345)
     only_read = Usage(documents_read=1, bytes_read=99)
