@@ -162,13 +162,17 @@ class _Supervisor:
         with tempfile.TemporaryFile() as file:
             file.truncate(_Board.SIZE)
             board = _Board(file.fileno())
+            ever_served = False
             while True:
                 started = time.monotonic()
                 served, status = self._node(file.fileno(), board)
+                ever_served = ever_served or served
                 if self._stopping or status == 0:
                     return max(status, 0)
-                if not served and status > 0:
-                    return status  # it could not start, and has said why
+                if not ever_served and status > 0:
+                    return (
+                        status  # it could not start, and has said why. One that could may find its database away, and other nodes serve on
+                    )
                 if not served:
                     time.sleep(max(0.0, started + RESTART_S - time.monotonic()))
 
