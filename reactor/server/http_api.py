@@ -51,7 +51,12 @@ Headers: TypeAlias = list[tuple[bytes, bytes]]
 
 logger = logging.getLogger(__name__)
 
+#: Measures the network. Anybody may ask for it, and each is kept until it is whole, and then until it is taken: so few may at a time.
+ECHO = "/echo"
 ECHO_SIZE_BYTES = 128 * 1024 * 1024
+ECHOES = 2
+#: Of an answer that is sent at a time. The rest waits until the client has taken some.
+PIECE_BYTES = 1024 * 1024
 
 _JSON = b"application/json"
 _TEXT = b"text/plain; charset=utf-8"
@@ -161,6 +166,7 @@ class HttpApi:
         self._runner = runner
         self._authenticator = authenticator
         self._limits = runner.limits
+        self._echoing = 0
         self._routes: dict[str, dict[str, Handler]] = {
             "/api/query": {"POST": self._query, "GET": self._get_query},
             "/api/mutation": {"POST": self._mutation},
@@ -179,7 +185,7 @@ class HttpApi:
             "/version": {"GET": _text(version)},
             "/instance_version": {"GET": _text(version)},
             "/instance_name": {"GET": _text(instance_name)},
-            "/echo": {"POST": self._echo},
+            ECHO: {"POST": self._echo},
         }
 
     def serves(self, path: str) -> bool:
@@ -192,8 +198,18 @@ class HttpApi:
         if scope["method"] == "OPTIONS":
             await send_reply(send, Reply(b"", 200, _TEXT, preflight(call.headers)))
             return
-        with contextlib.suppress(ClientGone):
-            await send_reply(send, await self._answer(call, None, allowed(call.headers.get(b"origin"))))
+        headers = allowed(call.headers.get(b"origin"))
+        echo = scope["path"] == ECHO
+        if echo and self._echoing >= ECHOES:
+            error = HttpError(503, "TooManyEchoes", f"{ECHOES} others are measuring the network. Try again in a moment.")
+            await send_reply(send, error.reply._replace(headers=headers))
+            return
+        self._echoing += echo
+        try:
+            with contextlib.suppress(ClientGone):
+                await send_reply(send, await self._answer(call, None, headers))
+        finally:
+            self._echoing -= echo
 
     def direct(self, scope: Scope) -> Callable[[bytes], Coroutine[Any, Any, Reply]] | None:
         """What answers every request that has the head of this one, given its body; None: the application does, as ASGI has it.
@@ -502,7 +518,11 @@ async def send_reply(send: Send, reply: Reply) -> None:
         *reply.headers,
     ]
     await send({"type": "http.response.start", "status": reply.status, "headers": headers})
-    await send({"type": "http.response.body", "body": reply.body})
+    body, at = reply.body, 0
+    while len(body) - at > PIECE_BYTES:
+        await send({"type": "http.response.body", "body": body[at : at + PIECE_BYTES], "more_body": True})
+        at += PIECE_BYTES
+    await send({"type": "http.response.body", "body": body[at:]})
 
 
 async def _nothing_more() -> MutableMapping[str, Any]:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
+from collections.abc import AsyncIterator
 from typing import Any
 
 import orjson
 import pytest
 
+from reactor.server.http_api import ECHOES
 from reactor.testing import TestBackend
 from tests.server.support import ADMIN_KEY, call, post
+from tests.support.waiting import eventually_async
 
 pytestmark = [pytest.mark.anyio, pytest.mark.sqlite_only("requests that are answered before a store is asked")]
 
@@ -147,6 +151,25 @@ async def test_tools_learn_version_and_name_and_get_their_bytes_back(t: TestBack
     echoed = await t.fetch("/echo", method="POST", content=b"\x00\xff", headers={"content-type": "x/y"})
     assert (echoed.content, echoed.headers["content-type"]) == (b"\x00\xff", "x/y")
     assert (await post(t, "/api/debug_event", {"event": 1})).status_code == 200
+
+
+async def test_few_may_measure_the_network_at_a_time(t: TestBackend) -> None:
+    go_on = asyncio.Event()
+    begun = 0
+
+    async def slowly() -> AsyncIterator[bytes]:
+        nonlocal begun
+        yield b"a"
+        begun += 1
+        await go_on.wait()
+
+    echoes = [asyncio.ensure_future(t.fetch("/echo", method="POST", content=slowly())) for _ in range(ECHOES)]
+    await eventually_async(lambda: begun == ECHOES, "all to have begun")
+    refused = await t.fetch("/echo", method="POST", content=b"b")
+    assert (refused.status_code, refused.json()["code"]) == (503, "TooManyEchoes")
+    go_on.set()
+    assert [(await echo).content for echo in echoes] == [b"a"] * ECHOES
+    assert (await t.fetch("/echo", method="POST", content=b"b")).content == b"b"
 
 
 async def test_a_caller_that_goes_before_its_request_is_complete_is_not_answered(t: TestBackend) -> None:
