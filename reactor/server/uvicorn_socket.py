@@ -32,6 +32,9 @@ FRAGMENT_BYTES = 4 * 1024 * 1024
 #: What a client has not taken this long after the application is done with it is thrown away.
 ABORT_S = 10.0
 
+#: Frames that are taken between two turns of the event loop. A read may hold thousands, and the loop makes many reads at once.
+FRAMES = 500
+
 _FIN, _TEXT, _CONTROL = 0x80, 0x01, 0x08
 
 
@@ -42,6 +45,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
     # of its own, of every connection.
     __slots__ = ("_fragmented", "_partial", "_receiver", "_slow", "close_sent", "conn", "handshake_initiated", "transport")
 
+    _held = False  # more was read than is taken in one turn: the rest is in ``_partial``
     _pong = b""  # the newest that a client which is slow to read is owed
     _aborting: asyncio.TimerHandle | None = None
 
@@ -125,6 +129,9 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
                 self._refuse()
             return
         partial = self._partial
+        if self._held:
+            partial += data
+            return
         view: bytes | bytearray = data
         if partial:
             partial += data
@@ -134,6 +141,18 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
             del partial[:at]
         elif at < len(data):
             partial += data[at:]
+
+    def _hold(self) -> None:
+        self._held = True
+        self.transport.pause_reading()
+        self.loop.call_soon(self._go_on)
+
+    def _go_on(self) -> None:
+        self._held = False
+        if not self.transport.is_closing():
+            del self._partial[: self._read_frames(self._partial)]
+            if not self._held and not self.read_paused and not self.transport.is_closing():
+                self.transport.resume_reading()
 
     async def send(self, message: Any) -> None:
         """See ASGI's ``send``."""
@@ -169,6 +188,16 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
             return
         self._receiver(text)
 
+    def handle_cont(self, event: Any) -> None:
+        # Together: each apart takes many times what it holds, and an empty one counts for nothing in the size of a message.
+        so_far: Any = self.frames[0]
+        if not isinstance(so_far, bytearray):
+            so_far = bytearray(so_far)
+            self.frames = [so_far]
+        so_far += event.data
+        if event.fin:
+            self.send_receive_event_to_app()
+
     def handle_ping(self) -> None:
         if self._slow:
             # One that only sends would be owed without bounds. Of several pings the newest may be answered for all.
@@ -190,9 +219,14 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
 
     def _read_frames(self, data: bytes | bytearray) -> int:
         """Take the whole frames at the beginning of ``data``; how much that was."""
-        at, end = 0, len(data)
+        at, end, frames = 0, len(data), 0
         largest = self.config.ws_max_size
         while end - at >= 2:
+            if frames == FRAMES:
+                if not self.transport.is_closing():
+                    self._hold()
+                break
+            frames += 1
             first, length = data[at], data[at + 1] & 0x7F
             header = at + (6 if data[at + 1] & 0x80 else 2)
             if length == 126:

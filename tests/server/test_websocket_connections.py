@@ -7,6 +7,7 @@ import base64
 import json
 import uuid
 from collections.abc import AsyncIterator
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -23,7 +24,7 @@ UPGRADE = (
     b"GET /api/1.48.0/sync HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n"
     b"sec-websocket-key: " + base64.b64encode(bytes(16)) + b"\r\n"
 )
-PING, CLOSE = 9, 8
+GOES_ON, TEXT, CLOSE, PING = 0, 1, 8, 9
 
 
 @pytest.fixture
@@ -46,14 +47,14 @@ def protocols(monkeypatch: pytest.MonkeyPatch) -> list[WebSocketProtocol]:
     return made
 
 
-def frame(opcode: int, payload: bytes) -> bytes:
+def frame(opcode: int, payload: bytes, *, last: bool = True) -> bytes:
     """A client's frame. Masked by nothing."""
     length = bytes((0x80 | len(payload),)) if len(payload) < 126 else b"\xfe" + len(payload).to_bytes(2, "big")
-    return bytes((0x80 | opcode,)) + length + bytes(4) + payload
+    return bytes((opcode | 0x80 * last,)) + length + bytes(4) + payload
 
 
 def message(**fields: Any) -> bytes:
-    return frame(1, json.dumps(fields).encode())
+    return frame(TEXT, json.dumps(fields).encode())
 
 
 async def unread(connection: Connection, protocols: list[WebSocketProtocol]) -> WebSocketProtocol:
@@ -112,3 +113,53 @@ async def test_pings_of_a_client_that_does_not_read_are_answered_by_one_pong(
             while not received.endswith(b"ping 999"):
                 received += await connection.reader.read(65536)
         assert received.count(b"ping ") == 1
+
+
+async def test_a_message_in_many_frames_is_taken_in_turns_and_kept_as_one(
+    url: str, protocols: list[WebSocketProtocol], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reactor.server.uvicorn_socket, "FRAMES", 10)
+    kept: list[int] = []
+    turns: list[int] = []
+    handle_cont, go_on = WebSocketProtocol.handle_cont, WebSocketProtocol._go_on
+
+    def continued(self: WebSocketProtocol, event: Any) -> None:
+        handle_cont(self, event)
+        kept.append(len(self.frames))
+
+    def turned(self: WebSocketProtocol) -> None:
+        turns.append(len(kept))
+        go_on(self)
+
+    monkeypatch.setattr(WebSocketProtocol, "handle_cont", continued)
+    monkeypatch.setattr(WebSocketProtocol, "_go_on", turned)
+    async with connected(url) as connection:
+        connection.writer.write(UPGRADE + b"\r\n")
+        await connection.reader.readuntil(b"\r\n\r\n")
+        text = [b'{"type":"Event","eventType":"', *[b"ab", b""] * 1000, b'"}']
+        connection.writer.write(frame(TEXT, text[0], last=False))
+        connection.writer.write(b"".join(frame(GOES_ON, part, last=False) for part in text[1:-1]) + frame(GOES_ON, text[-1]))
+        connection.writer.write(message(type="ModifyQuerySet", baseVersion=0, newVersion=1, modifications=[]))
+        await connection.reader.readuntil(b'"querySet":1')
+    assert len(kept) == 2001 and set(kept) == {0, 1}
+    assert all(after - before <= 10 for before, after in pairwise(turns)) and len(turns) >= 200
+
+
+async def test_small_messages_are_taken_in_turns(url: str, protocols: list[WebSocketProtocol], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reactor.server.uvicorn_socket, "FRAMES", 10)
+    turns = 0
+    go_on = WebSocketProtocol._go_on
+
+    def turned(self: WebSocketProtocol) -> None:
+        nonlocal turns
+        turns += 1
+        go_on(self)
+
+    monkeypatch.setattr(WebSocketProtocol, "_go_on", turned)
+    async with connected(url) as connection:
+        connection.writer.write(UPGRADE + b"\r\n")
+        await connection.reader.readuntil(b"\r\n\r\n")
+        changes = [message(type="ModifyQuerySet", baseVersion=n, newVersion=n + 1, modifications=[]) for n in range(1000)]
+        connection.writer.write(b"".join(changes))
+        await connection.reader.readuntil(b'"endVersion":{"querySet":1000')
+    assert turns > 50  # but for those whose frames came apart
