@@ -32,6 +32,9 @@ LEAST_BYTES = 16 * 1024
 #: Of the heads that a connection remembers, and of the bodies that may follow them: where uvicorn would begin to push back.
 HEADS, HEAD_BYTES, BODY_BYTES = 4, 4096, 65536
 
+#: More of a body is read in another turn of the event loop.
+READ_BYTES = 65536
+
 _LENGTH = re.compile(rb"\r\ncontent-length: ?([0-9]{1,5})\r\n", re.IGNORECASE)
 
 
@@ -163,6 +166,10 @@ class HttpProtocol(HttpToolsProtocol):
             if not self._in_head:
                 self._heard = self.loop.time()
             self._watch()
+            if len(data) >= READ_BYTES and not self.flow.read_paused and not self.transport.is_closing():
+                # The loop would read on at once, up to 32 times.
+                self.transport.pause_reading()
+                self.loop.call_soon(self._read_on)
         elif fresh and self._messages == 1:
             self._learn(data)
 
@@ -309,6 +316,10 @@ class HttpProtocol(HttpToolsProtocol):
             self.on_response_complete()
 
     # --- bounds
+
+    def _read_on(self) -> None:
+        if not self.flow.read_paused and not self.transport.is_closing():
+            self.transport.resume_reading()
 
     def _refuse_head(self) -> None:
         if self.cycle is None or self.cycle.response_complete:

@@ -15,7 +15,7 @@ import pytest
 from reactor.limits import DEFAULT_LIMITS
 from reactor.server.listening import bind, url_of
 from reactor.server.node import serve
-from reactor.server.uvicorn_http import HttpProtocol
+from reactor.server.uvicorn_http import READ_BYTES, HttpProtocol
 from reactor.testing import TestBackend
 from tests.server.gates import gate
 from tests.support.waiting import eventually_async
@@ -233,6 +233,24 @@ async def test_no_more_is_read_while_requests_wait_for_their_turn(url: str, monk
         for _ in range(1000):
             await reader.readuntil(b'{"alive":true}')
     assert len(waiting) > 2 and set(waiting) == {0}
+
+
+async def test_after_a_large_read_of_a_body_that_nobody_wants_others_have_a_turn(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    reading: list[bool] = []
+    data_received = HttpProtocol.data_received
+
+    def looked(self: HttpProtocol, data: bytes) -> None:
+        data_received(self, data)
+        if len(data) >= READ_BYTES and self._in_request:
+            reading.append(self.transport.is_reading())
+
+    monkeypatch.setattr(HttpProtocol, "data_received", looked)
+    async with connected(url) as (reader, writer):
+        writer.write(b"GET /livez HTTP/1.1\r\nhost: x\r\ncontent-length: 4000000\r\n\r\n")
+        await reader.readuntil(b'{"alive":true}')
+        writer.write(b"x" * 4_000_000 + b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n")
+        await reader.readuntil(b'{"alive":true}')
+    assert reading and not any(reading)
 
 
 async def test_a_client_that_waits_for_its_turn_is_not_silent(t: TestBackend, url: str) -> None:
