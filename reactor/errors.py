@@ -315,7 +315,7 @@ class StoreFull(StoreError):
 
 
 class StoreUnavailable(StoreError):
-    """The database does not answer. Nothing was written; the same may succeed when it is tried again."""
+    """The database does not answer. Unless the message says otherwise, nothing was written; the same may succeed when it is tried again."""
 
     code = "StoreUnavailable"
 

@@ -34,7 +34,7 @@ from reactor.engine.read_set import ReadSet
 from reactor.engine.recent import Change, Recent
 from reactor.engine.row_cache import RowCache
 from reactor.engine.runtime import Runtime
-from reactor.engine.store import LOG_TRIMMED, WENT_BACK, Commit, LogEntry, RequestKey, RequestRepeated, Store, StoreSnapshot, Ts, Write
+from reactor.engine.store import LOG_TRIMMED, OVER, Commit, LogEntry, RequestKey, RequestRepeated, Store, StoreSnapshot, Ts, Write
 from reactor.engine.subscriptions import Subscriptions
 from reactor.engine.transaction import NO_CACHE, Base, Transaction
 from reactor.engine.write_set import Image, Overlay
@@ -455,12 +455,13 @@ class Committer:
             if isinstance(error, StoreError) and error.code == LOG_TRIMMED:
                 await self._start_over(error)
                 return
-            if isinstance(error, StoreUnavailable) and group and self._failures < WRITE_ATTEMPTS:
+            over = isinstance(error, StoreError) and error.code in OVER
+            if isinstance(error, StoreUnavailable) and not over and group and self._failures < WRITE_ATTEMPTS:
                 # Nothing was written, and all of it still holds: the same is tried again, on another connection.
                 self._failures += 1
                 return
             self._abandon({**dict.fromkeys(self._pending), **dict.fromkeys(group or self._pending, error)})
-            if isinstance(error, StoreError) and error.code == WENT_BACK:
+            if over:
                 raise
             if self._to_be_favoured:
                 # The head cannot be held. They run all the same, and are told of it when they are to be written.
@@ -505,7 +506,7 @@ class Committer:
             if error.code == LOG_TRIMMED:
                 await self._start_over(error)
                 return
-            if error.code == WENT_BACK:
+            if error.code in OVER:
                 raise
             # The store calls again.
             _log.warning("What other nodes committed could not be read: %s", error)
@@ -524,7 +525,7 @@ class Committer:
                 async with self._store.skip() as snapshot, self._restart(snapshot):
                     pass
             except StoreError as error:
-                if error.code == WENT_BACK:
+                if error.code in OVER:
                     raise
                 _log.warning("The database could not be read: %s", error)
                 self._abandon({accepted: error for accepted in self._pending})

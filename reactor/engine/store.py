@@ -28,7 +28,9 @@ __all__ = [
     "DURATION_S",
     "LOG_BYTES",
     "LOG_TRIMMED",
+    "OVER",
     "UNCOMMITTED",
+    "UNSEEN",
     "WENT_BACK",
     "Commit",
     "Head",
@@ -54,6 +56,12 @@ LOG_TRIMMED = "LogTrimmed"
 
 #: Code of the error of a database that lacks commits which this node has served.
 WENT_BACK = "DatabaseWentBack"
+
+#: Code of the error of a commit that is durable and cannot be read. Its ts must not be given away again, nor what it changed be served.
+UNSEEN = "CommitUnseen"
+
+#: Codes of errors after which a store can be used no more. One that is opened anew may do.
+OVER = frozenset((WENT_BACK, UNSEEN))
 
 #: Of the texts of documents in the entries that ``Store.log_after`` gives at a time, unless one entry has more.
 LOG_BYTES = 8 * 1024 * 1024

@@ -21,8 +21,8 @@ from typing import Literal, TypeVar
 
 import apsw
 
-from reactor.engine.store import DURATION_S, Commit, LogEntry, StoredTable, Ts
-from reactor.errors import StoreError
+from reactor.engine.store import DURATION_S, UNSEEN, Commit, LogEntry, StoredTable, Ts
+from reactor.errors import StoreError, StoreUnavailable
 from reactor.histogram import Histogram
 from reactor.schema.catalog import IndexDef, Table
 from reactor.stores import sqlite_tables
@@ -257,8 +257,11 @@ class SqliteStore(Alone):
             self._head.ts = self._snapshots.refresh(self._tables, self._recent)
             self._refreshes.add(time.perf_counter() - started)
         except apsw.Error as error:
-            # Durable, but not to be seen. To go on at the old head would give its ts away a second time.
-            self._unusable = self._translate(error)
+            # To go on at the old head would give its ts away a second time.
+            self._unusable = StoreUnavailable(
+                f"{self._translate(error)}. What was written last is durable, and cannot be read. The node has to be started again",
+                code=UNSEEN,
+            )
             raise self._unusable from error
         self._checkpoints.begin()
 

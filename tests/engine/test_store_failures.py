@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from reactor.engine.store import WENT_BACK, Row, StoreSnapshot
+from reactor.engine.store import UNSEEN, WENT_BACK, Row, StoreSnapshot
 from reactor.engine.transaction import Transaction
 from reactor.errors import StoreError, StoreUnavailable
 from reactor.schema.catalog import Table
@@ -172,7 +172,10 @@ async def test_a_mutation_that_cannot_read_what_its_node_has_started_over_from_r
         await sent
 
 
-@pytest.mark.parametrize("error", [StoreError("it was restored", code=WENT_BACK), LookupError("a bug")])
+@pytest.mark.parametrize(
+    "error",
+    [StoreError("it was restored", code=WENT_BACK), StoreUnavailable("durable, and not to be read", code=UNSEEN), LookupError("a bug")],
+)
 async def test_an_engine_whose_store_is_lost_says_so_and_leaves_nobody_waiting(error: Any) -> None:
     store = AwayStore()
     async with running(store) as engine:

@@ -12,8 +12,8 @@ from types import SimpleNamespace
 import apsw
 import pytest
 
-from reactor.engine.store import RequestKey, Ts
-from reactor.errors import StoreCorrupt, StoreError, StoreFull, StoreReadOnly
+from reactor.engine.store import OVER, RequestKey, Ts
+from reactor.errors import StoreCorrupt, StoreError, StoreFull, StoreReadOnly, StoreUnavailable
 from reactor.stores.sqlite import SqliteStore
 from tests.stores.faulty_disk import FaultyDisk, faulty_disk
 from tests.stores.library import Book, Library, catalog_of, push, titles
@@ -165,8 +165,11 @@ async def test_a_commit_that_cannot_be_shown_stops_the_store(library: Library[Sq
 
     monkeypatch.setattr("reactor.stores.sqlite_snapshots.Reader.begin", broken)
     unseen = library.add("durable, and not to be seen")
-    with pytest.raises(StoreError, match="the disk failed"):
+    with pytest.raises(
+        StoreUnavailable, match=r"the disk failed.*is durable, and cannot be read\. The node has to be started again"
+    ) as told:
         await library.put(unseen)
+    assert told.value.code in OVER
     monkeypatch.undo()
     snapshot = library.store.snapshot()
     assert await snapshot.get(library.books, unseen.id) is None
