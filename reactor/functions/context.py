@@ -9,6 +9,7 @@ from reactor.functions.database import Reader, Writer
 from reactor.functions.environment import Environment
 from reactor.functions.files import Files
 from reactor.functions.identity import Auth
+from reactor.functions.lacking import Lacking
 from reactor.functions.scheduler import Scheduler
 from reactor.functions.storage import ActionStorage, StorageReader, StorageWriter
 
@@ -98,14 +99,6 @@ class _Ctx:
         """
         return await self._calls.call("query", function, args, kwargs)
 
-    if not TYPE_CHECKING:  # type checkers know what each ctx has
-
-        def __getattr__(self, name: str) -> Any:
-            """Says where to have what this ctx lacks."""
-            ctx = type(self).__name__
-            instead = _INSTEAD.get((ctx, name))
-            raise AttributeError(f"{ctx} has no {name!r}{'.' if instead is None else f': {instead}'}", name=name, obj=self)
-
 
 class QueryCtx(_Ctx):
     """What a query gets.
@@ -117,6 +110,11 @@ class QueryCtx(_Ctx):
     """
 
     __slots__ = ("db",)
+
+    if not TYPE_CHECKING:  # type checkers know what each ctx has
+        run_mutation = Lacking("a query only reads. Declare the function with @mutation.")
+        scheduler = Lacking("a query only reads. Declare the function with @mutation.")
+        run_action = Lacking("a query sees only the database. Declare the function with @action.")
 
     def __init__(self, calls: Calls, db: Any) -> None:
         self._calls = calls
@@ -151,6 +149,12 @@ class MutationCtx(QueryCtx):
     def scheduler(self) -> Scheduler:
         return Scheduler(self._calls)
 
+    if not TYPE_CHECKING:
+        run_action = Lacking(
+            "a mutation sees only the database. Have the action run once it has committed: ctx.scheduler.run_after(timedelta(0), …)."
+        )
+        run_once = Lacking("a mutation runs once with its transaction. Use reactor.contrib.idempotency for keys of your own.")
+
     if TYPE_CHECKING:
 
         @property
@@ -184,6 +188,10 @@ class ActionCtx(_Ctx):
 
     __slots__ = ()
     _calls: OutsideCalls
+
+    if not TYPE_CHECKING:
+        db = Lacking("an action reaches the database through queries and mutations: ctx.run_query(…), ctx.run_mutation(…).")
+        now = Lacking("an action's clock does not stand still. Use time.time().")
 
     @property
     def scheduler(self) -> Scheduler:
@@ -233,15 +241,3 @@ class ActionCtx(_Ctx):
         Raises: what the action raises; ArgumentError, FunctionNotFound, WrongFunctionKind.
         """
         return await self._calls.call("action", function, args, kwargs)
-
-
-_INSTEAD = {
-    ("QueryCtx", "run_mutation"): "a query only reads. Declare the function with @mutation.",
-    ("QueryCtx", "scheduler"): "a query only reads. Declare the function with @mutation.",
-    ("QueryCtx", "run_action"): "a query sees only the database. Declare the function with @action.",
-    ("MutationCtx", "run_action"): "a mutation sees only the database. Have the action run once it has committed: "
-    "ctx.scheduler.run_after(timedelta(0), …).",
-    ("MutationCtx", "run_once"): "a mutation runs once with its transaction. Use reactor.contrib.idempotency for keys of your own.",
-    ("ActionCtx", "db"): "an action reaches the database through queries and mutations: ctx.run_query(…), ctx.run_mutation(…).",
-    ("ActionCtx", "now"): "an action's clock does not stand still. Use time.time().",
-}

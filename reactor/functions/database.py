@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from reactor.engine.store import Row
 from reactor.engine.transaction import Scan, Transaction
 from reactor.errors import DocumentNotFound, IdError, LimitExceeded, QueryError, SchemaError, ValueFormatError
+from reactor.functions.lacking import Lacking
 from reactor.functions.pages import Pager
 from reactor.limits import Limits
 from reactor.schema.catalog import Catalog, Table
@@ -41,7 +42,6 @@ _SHARED_ROWS = 64
 
 
 _TERMINALS = "Or end it with collect(), take(n), first(), unique(), count() or paginate(options), and await that."
-_WRITES = ("insert", "patch", "replace", "delete")
 
 
 class Reader:
@@ -53,6 +53,11 @@ class Reader:
     """
 
     __slots__ = ("_catalog", "_limits", "_pager", "_system", "_tx", "nested")
+
+    if not TYPE_CHECKING:
+        insert, patch, replace, delete = (
+            Lacking("a query only reads. Declare the function with @mutation.", of="ctx.db") for _ in range(4)
+        )
 
     def __init__(self, tx: Transaction, catalog: Catalog, limits: Limits, pager: Pager) -> None:
         self._tx = tx
@@ -138,12 +143,6 @@ class Reader:
         """
         result: V = function.returns.load(text.encode(), self._catalog)
         return result
-
-    if not TYPE_CHECKING:
-
-        def __getattr__(self, name: str) -> Any:
-            instead = ": a query only reads. Declare the function with @mutation." if name in _WRITES else "."
-            raise AttributeError(f"ctx.db has no {name!r}{instead}", name=name, obj=self)
 
     def _table(self, document: type[Document]) -> Table:
         """The table of a class, if functions may know of it."""

@@ -58,7 +58,6 @@ async def test_a_call_of_ctx_that_means_nothing_says_what_does(t: TestBackend, m
         (MutationCtx, "run_once", "Use reactor.contrib.idempotency for keys of your own."),
         (ActionCtx, "db", "an action reaches the database through queries and mutations: ctx.run_query(…), ctx.run_mutation(…)."),
         (ActionCtx, "now", "Use time.time()."),
-        (QueryCtx, "runQuery", "QueryCtx has no 'runQuery'."),
     ],
 )
 def test_what_a_ctx_lacks_is_said_with_where_it_is(ctx: Any, name: str, says: str) -> None:
