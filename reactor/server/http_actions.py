@@ -84,7 +84,8 @@ class HttpActions:
             app = _with_cors(app, match.route.cors, match.route.method)
         self._running += 1
         try:
-            await app(inner, exchange.receive, exchange.send)
+            with contextlib.suppress(_Answered):  # of what is answered in a handler's place: a failure, a refusal
+                await app(inner, exchange.receive, exchange.send)
         finally:
             self._running -= 1
 

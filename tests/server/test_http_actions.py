@@ -106,6 +106,19 @@ async def test_head_is_the_get_handlers_answer_without_its_body(t: TestBackend, 
     assert [run.ok for run in runs if run.origin == "http action"] == [True]
 
 
+@pytest.mark.parametrize(("path", "status"), [("/fails/value", 500), ("/required", 401)])
+async def test_head_of_what_fails_is_answered_too(t: TestBackend, path: str, status: int) -> None:
+    answer = await t.fetch(path, method="HEAD")
+    assert (answer.status_code, answer.content) == (status, b"")
+    assert int(answer.headers["content-length"]) > 0
+
+
+async def test_head_of_a_busy_server_is_answered_too(small: TestBackend) -> None:
+    small._server.http_actions._running = SMALL.http_actions_running
+    answer = await small.fetch("/who", method="HEAD")
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+
+
 # --- what the handler gets
 
 
