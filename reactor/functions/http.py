@@ -154,13 +154,14 @@ class HttpRouter:
         """The route for a request.
 
         Args:
-            requested: the method that a preflight asks for.
+            requested: the method that a preflight asks for; None: it is none. What that method's route has as its Cors answers, also where
+                there is a route for OPTIONS.
         """
-        found = self._find("GET" if method == "HEAD" else method, path)
-        if found is None and method == "OPTIONS" and requested is not None:
+        if method == "OPTIONS" and requested is not None:
             asked = self._find(requested, path)
-            return asked._replace(preflight=True) if asked is not None and asked.route.cors is not None else None
-        return found
+            if asked is not None and asked.route.cors is not None:
+                return asked._replace(preflight=True)
+        return self._find("GET" if method == "HEAD" else method, path)
 
     def _find(self, method: str, path: str) -> Match | None:
         exact = self._exact.get((method, path))

@@ -229,10 +229,12 @@ def _too_large(what: str, limit_bytes: int) -> str:
 
 
 def _preflight_method(scope: Scope) -> str | None:
+    """The method that a preflight asks for. A browser's says where its page is from; without that it is a request like any other."""
     if scope["method"] != "OPTIONS":
         return None
-    asked: bytes | None = dict(scope["headers"]).get(b"access-control-request-method")
-    if asked is None:
+    headers = dict(scope["headers"])
+    asked: bytes | None = headers.get(b"access-control-request-method")
+    if asked is None or b"origin" not in headers:
         return None
     return "GET" if asked == b"HEAD" else asked.decode("latin-1")
 

@@ -288,5 +288,17 @@ async def test_no_other_preflight_is(t: TestBackend, path: str, asked: dict[str,
     assert (await t.fetch(path, method="OPTIONS", headers=headers)).status_code == status
 
 
+@pytest.mark.parametrize("path", ["/cors", "/cors-options"])
+async def test_no_handler_runs_for_the_preflight_of_another_method(t: TestBackend, path: str) -> None:
+    runs: list[RunRecord] = []
+    t._runner._on_run = runs.append
+    asked = {"access-control-request-method": "POST"}
+    assert (await t.fetch(path, method="OPTIONS", headers={**ORIGIN, **asked})).status_code == 200
+    assert not runs
+    # What says no origin is no browser's, and no preflight.
+    assert (await t.fetch(path, method="OPTIONS", headers=asked)).status_code == (404 if path == "/cors" else 200)
+    assert [run.path for run in runs] == ([] if path == "/cors" else ["OPTIONS /cors-options"])
+
+
 async def test_routes_have_no_cors_unless_declared(t: TestBackend) -> None:
     assert not [name for name in (await t.fetch("/lines", headers=ORIGIN)).headers if name.startswith("access-control")]

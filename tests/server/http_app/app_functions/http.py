@@ -182,3 +182,8 @@ async def shared(ctx: ActionCtx, request: Request) -> Response:
     if request.method == "POST":
         raise ValueError("refused")
     return PlainTextResponse("shared", headers={"x-made-by": "reactor"})
+
+
+@http.route("/cors-options", methods=["POST", "OPTIONS"], cors=Cors(["https://app.example"]))
+async def told(ctx: ActionCtx, request: Request) -> Response:
+    return PlainTextResponse("POST, OPTIONS")
