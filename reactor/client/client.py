@@ -187,6 +187,8 @@ class Client:
 
     def _leave(self, watched: LiveQuery) -> None:
         self._state.unsubscribe(watched)
+        if not watched.watchers:
+            self._wake(watched)  # nothing wakes it any more: a wait that was cancelled would be kept for ever, with the result
         self._to_send.set()
 
     async def _change(self, watched: LiveQuery) -> None:

@@ -269,6 +269,28 @@ async def test_a_call_that_is_cancelled_disturbs_nothing(client: Client) -> None
 # --- identity
 
 
+@pytest.mark.parametrize("way", ["query", "subscribe"])
+async def test_nothing_is_kept_of_a_query_whose_wait_was_cancelled(client: Client, way: str) -> None:
+    async def waits() -> None:
+        if way == "query":
+            await client.query("counters:get", name="given up")
+            return
+        async for _ in client.subscribe("counters:get", name="given up"):
+            got.set()
+
+    got = asyncio.Event()
+    waiting = asyncio.create_task(waits())
+    await (asyncio.sleep(0) if way == "query" else got.wait())
+    assert client._state.queries
+    waiting.cancel()
+    await asyncio.wait([waiting])
+    assert waiting.cancelled()
+    del waiting
+    gc.collect()
+    await asyncio.sleep(0)
+    assert not client._state.queries and not client._changes
+
+
 async def test_after_a_refused_token_every_call_is_refused_until_another_is_set(client: Client) -> None:
     counts = client.subscribe("counters:get", name="nobody")
     assert await anext(counts) == 0
