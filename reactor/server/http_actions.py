@@ -25,6 +25,7 @@ from reactor.functions.outcome import ErrorReport
 from reactor.functions.runner import Runner
 from reactor.server.admin import ANONYMOUS, Authenticator, Credentials
 from reactor.server.uvicorn_http import EXTENSION
+from reactor.services.auth.fetching import UNREACHABLE
 
 __all__ = ["MOUNT", "HttpActions"]
 
@@ -79,7 +80,7 @@ class HttpActions:
         elif self._running >= self._runner.limits.http_actions_running:
             app = _refusal(503, "TooManyHttpActions", "The server is busy. Try again in a moment.", {"retry-after": "1"})
         else:
-            app = self._action(match.route, await self._caller(headers), exchange)
+            app = self._action(match.route, headers, exchange)
         if match.route.cors is not None:
             app = _with_cors(app, match.route.cors, match.route.method)
         self._running += 1
@@ -89,8 +90,14 @@ class HttpActions:
         finally:
             self._running -= 1
 
-    def _action(self, route: Route, caller: Caller, exchange: _Exchange) -> ASGIApp:
+    def _action(self, route: Route, headers: Mapping[bytes, bytes], exchange: _Exchange) -> ASGIApp:
         async def run(scope: Scope, receive: Receive, send: Send) -> None:
+            try:
+                caller = await self._caller(headers)
+            except AuthenticationError as away:
+                await _refusal(503, away.code, away.message, {"retry-after": "1"})(scope, receive, send)
+                return
+
             async def body(ctx: ActionCtx) -> None:
                 try:
                     response: object = await route.handler(ctx, Request(scope, receive, send))
@@ -117,11 +124,17 @@ class HttpActions:
         return run
 
     async def _caller(self, headers: Mapping[bytes, bytes]) -> Caller:
-        """Who calls. A credential that does not verify may be one of the app's own, and is its handler's to judge."""
+        """Who calls. A credential that does not verify may be one of the app's own, and is its handler's to judge.
+
+        Raises:
+            AuthenticationError: code ``AuthProviderUnreachable``: a token of one of the app's providers, that may well be good.
+        """
         shown: Credentials
         try:
             shown = await self._authenticator.authorize(headers.get(b"authorization"))
-        except AuthenticationError:
+        except AuthenticationError as error:
+            if error.code == UNREACHABLE:
+                raise
             shown = ANONYMOUS
         return Caller(shown.identity, shown.admin, self._runner.runtime.random_bytes(8).hex(), "http action")
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,12 @@ from typing import Any
 import pytest
 
 from reactor.functions.outcome import RunRecord
+from reactor.functions.providers import OIDC
 from reactor.limits import DEFAULT_LIMITS
+from reactor.services.auth.fetching import UNREACHABLE
 from reactor.testing import TestBackend
+from tests.support.issuer import Issuer
+from tests.support.waiting import eventually_async
 
 pytestmark = [pytest.mark.anyio, pytest.mark.sqlite_only("requests and answers, whatever the store")]
 
@@ -29,6 +34,12 @@ async def t(anyio_backend: str) -> AsyncIterator[TestBackend]:
 async def small(anyio_backend: str) -> AsyncIterator[TestBackend]:
     async with TestBackend(APP, limits=SMALL) as backend:
         yield backend
+
+
+@pytest.fixture
+def issuer() -> Iterator[Issuer]:
+    with Issuer() as issuer:
+        yield issuer
 
 
 async def text(t: TestBackend, path: str, **options: Any) -> str:
@@ -209,6 +220,15 @@ async def test_each_request_is_one_run_in_the_log(t: TestBackend) -> None:
     ]
 
 
+async def test_a_provider_that_is_away_makes_nobody_of_no_caller(t: TestBackend, issuer: Issuer) -> None:
+    t._runner.app = replace(t._runner.app, providers=(OIDC(issuer.url, "app"),))
+    issuer.down = True
+    for path in ("/who", "/required"):
+        answer = await t.fetch(path, headers={"authorization": f"Bearer {issuer.token()}"})
+        assert (answer.status_code, answer.json()["code"], answer.headers["retry-after"]) == (503, UNREACHABLE, "1")
+    assert await text(t, "/who", headers={"authorization": "Bearer one-of-the-apps-own"}) == "nobody"
+
+
 # --- limits
 
 
@@ -239,6 +259,17 @@ async def test_more_at_one_time_than_the_limit_are_told_to_come_back(small: Test
     assert (answer.status_code, answer.headers["retry-after"], answer.json()["code"]) == (503, "1", "TooManyHttpActions")
     small._server.http_actions._running = 0
     assert await text(small, "/who") == "nobody"
+
+
+async def test_requests_that_wait_for_the_keys_of_their_tokens_count_as_running(small: TestBackend, issuer: Issuer) -> None:
+    small._runner.app = replace(small._runner.app, providers=(OIDC(issuer.url, "app"),))
+    actions, shown = small._server.http_actions, {"authorization": f"Bearer {issuer.token()}"}
+    issuer.open.clear()
+    waiting = [asyncio.create_task(text(small, "/who", headers=shown)) for _ in range(2)]
+    await eventually_async(lambda: actions._running == 2 and bool(issuer.asked), "both to wait")
+    assert (await small.fetch("/who", headers=shown)).json()["code"] == "TooManyHttpActions"
+    issuer.open.set()
+    assert await asyncio.gather(*waiting) == ["ann", "ann"]
 
 
 async def test_a_call_that_made_the_node_hang_is_refused(t: TestBackend) -> None:
