@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from copy import copy
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast, overload
 
 import orjson
@@ -192,19 +191,6 @@ class Reader:
         if kind.__plan__.shareable:
             row.document = kind.__plan__.shared(document, row.id)
         return document
-
-
-def system(db: R, limits: Limits | None = None) -> R:
-    """The same transaction with the system's own documents in reach: for one operation of what ``ctx`` offers beside ``ctx.db``.
-
-    Args:
-        limits: of such documents, where they are not those of the app's.
-    """
-    view = copy(db)
-    view._system = True
-    if limits is not None:
-        view._limits = limits
-    return view
 
 
 class DocumentQuery(Struct, Generic[D], eq=False):
@@ -609,3 +595,45 @@ class Writer(Reader):
             return table.document.from_row(text, self._catalog)
         except ValidationError as error:
             raise SchemaError(f"{doing} table {table.name!r}: the document does not fit: {'; '.join(reasons(error)[:5])}.") from None
+
+
+class _View:
+    """What waits for the nested calls of the db that it is a view of, also for the first one, which may begin while it is used."""
+
+    __slots__ = ()
+    _db: Reader
+
+    @property
+    def nested(self) -> asyncio.Lock | None:
+        return self._db.nested
+
+    @nested.setter
+    def nested(self, lock: asyncio.Lock | None) -> None:
+        self._db.nested = lock
+
+
+class _ReaderView(_View, Reader):
+    __slots__ = ("_db",)
+
+
+class _WriterView(_View, Writer):
+    __slots__ = ("_db",)
+
+
+def system(db: R, limits: Limits | None = None) -> R:
+    """The same transaction with the system's own documents in reach: for one operation of what ``ctx`` offers beside ``ctx.db``.
+
+    Args:
+        limits: of such documents, where they are not those of the app's.
+    """
+    view: Any
+    if isinstance(db, Writer):
+        view = object.__new__(_WriterView)
+        view._random_bytes = db._random_bytes
+    else:
+        view = object.__new__(_ReaderView)
+    view._db = db
+    view._tx, view._catalog, view._pager = db._tx, db._catalog, db._pager
+    view._limits = db._limits if limits is None else limits
+    view._system = True
+    return cast(R, view)

@@ -16,7 +16,7 @@ import pytest
 from reactor import AppError, FileError, FunctionTimeout, Id, IdError, LimitExceeded, ReactorError, StoredFile, StoreError
 from reactor.limits import DEFAULT_LIMITS
 from reactor.testing import TestBackend
-from tests.functions.app.app_functions import storage
+from tests.functions.app.app_functions import calling, storage
 from tests.functions.support import APP, fill
 
 pytestmark = pytest.mark.anyio
@@ -94,6 +94,16 @@ async def test_what_a_mutation_deletes_that_fails_stays(t: TestBackend, function
         assert await t.mutation(storage.remove_in_a_call_that_fails, id=id) is not None
     await t.advance(hours=5)
     assert await t.action(storage.read_chunks, id=id) == b"x"
+
+
+async def test_what_is_deleted_beside_a_call_that_fails_is_not_undone_with_it(t: TestBackend) -> None:
+    id = await t.action(storage.store, content=b"x")
+    committer = t._engine._committer
+    committer.cache.clear(committer.position)  # what is not in memory is waited for
+    await t.mutation(calling.deletes_beside_a_call, file=id)
+    assert await t.query(storage.metadata, id=id) is None
+    await t.advance()
+    assert kept(t) == [] and await blobs(t) == 0
 
 
 async def test_an_action_deletes_too(t: TestBackend) -> None:

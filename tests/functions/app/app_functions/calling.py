@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from reactor import ActionCtx, AppError, Id, MutationCtx, QueryCtx, action, internal_mutation, internal_query, mutation, query
+from reactor import ActionCtx, AppError, Id, MutationCtx, QueryCtx, StoredFile, action, internal_mutation, internal_query, mutation, query
 from tests.functions.app.app_functions import items
 from tests.functions.app.schema import Item
 
@@ -151,6 +151,21 @@ async def beside_a_call(ctx: MutationCtx) -> list[float]:
     )
     assert not isinstance(seen, BaseException)
     return [item.rank for item in seen]
+
+
+@internal_mutation
+async def reads_then_fails(ctx: MutationCtx) -> None:
+    for rank in range(5):
+        await ctx.db.query(Item.by_rank(rank=rank)).collect()
+    raise AppError("after some reads")
+
+
+@mutation
+async def deletes_beside_a_call(ctx: MutationCtx, file: Id[StoredFile]) -> None:
+    """What deletes a file has begun when a call begins, which will fail."""
+    await ctx.storage.get_metadata(file)
+    deleted, failed = await asyncio.gather(ctx.storage.delete(file), ctx.run_mutation(reads_then_fails), return_exceptions=True)
+    assert deleted is None and isinstance(failed, AppError)
 
 
 @action
