@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeAlias,
 
 from reactor.engine.store import Row
 from reactor.engine.transaction import Transaction
-from reactor.errors import AccessDenied, ReactorError, SchemaError
+from reactor.errors import AccessDenied, ReactorError, SchemaError, ValueFormatError
 from reactor.functions.context import MutationCtx, QueryCtx
 from reactor.functions.database import DocumentQuery, Reader, Writer, holds, missing
 from reactor.schema.catalog import Table
@@ -228,6 +228,11 @@ class RuledWriter(RuledReader, Writer):
         rule = self._rules.of("modify", table.name)
         after = None
         if rule is not None and rule.compares and change is not None:
-            after = self._fitting(table, codec.dumps(change(table, row)).decode(), f"{verb} of")
+            encoded, doing = change(table, row), f"{verb} of"
+            try:
+                text = codec.dumps(encoded).decode()
+            except ValueFormatError as error:
+                raise self._unfit(table, doing, error) from None
+            after = self._fitting(table, text, doing)
         if not await self._allowed("modify", document, after):
             raise AccessDenied("modify", table.name)

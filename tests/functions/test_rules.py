@@ -133,6 +133,17 @@ async def test_a_rule_sees_what_the_document_is_to_become(t: TestBackend) -> Non
     assert await stored(t) == {"ann": [1]}
 
 
+async def test_what_is_no_value_is_refused_as_without_rules(t: TestBackend) -> None:
+    (id,) = await fill(t, "ann", 1)
+    said = []
+    for path in ("ruled:writes_half_a_pair", "ruled:replaces_with_half_a_pair"):
+        for by_rule in (False, True):
+            with pytest.raises(SchemaError, match="lone surrogate") as refused:
+                await t.with_identity("ann").mutation(path, id=id, ruled=by_rule)
+            said.append((refused.value.code, "table 'items'" in refused.value.message))
+    assert set(said) == {("InvalidValue", True)}
+
+
 async def test_rules_read_through_the_db_without_rules(t: TestBackend) -> None:
     (id, _) = await fill(t, "ann", 1, 100)
     with pytest.raises(AccessDenied):

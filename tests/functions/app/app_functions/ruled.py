@@ -113,6 +113,16 @@ async def delete(ctx: MutationCtx, id: Id[Item], db: WriteDb) -> None:
 
 
 @mutation
+async def writes_half_a_pair(ctx: MutationCtx, id: Id[Item], ruled: bool, db: WriteDb) -> None:
+    await (db if ruled else ctx.db).patch(id, list="\ud800")
+
+
+@mutation
+async def replaces_with_half_a_pair(ctx: MutationCtx, id: Id[Item], ruled: bool, db: WriteDb) -> None:
+    await (db if ruled else ctx.db).replace(id, Item(list="\ud800", rank=1))
+
+
+@mutation
 async def goes_on(ctx: MutationCtx, id: Id[Item], db: WriteDb) -> str:
     """What was denied is not written, whatever the function does about it."""
     try:
