@@ -458,12 +458,14 @@ async def test_keys_that_cannot_be_used_are_left_out(issuer: Issuer, verifier: V
         {**good, "kid": 5},
         {"kty": "oct", "k": "c2VjcmV0", "kid": "secret"},
         {"kid": "nothing"},
+        {**good, "kid": "lists", "crv": []},
+        {**good, "kid": "objects", "kty": {}},
         5,
         good,
     ]
     issuer.answers["/jwks"] = (200, {}, json.dumps({"keys": keys}).encode())
     await verifier.verify(issuer.token())
-    for kid in ("weak", "encrypts", "other", "broken", "secret", "nothing"):
+    for kid in ("weak", "encrypts", "other", "broken", "secret", "nothing", "lists", "objects"):
         await verifier.refuses(issuer.token(kid), f"names the key '{kid}'")
 
 

@@ -173,7 +173,8 @@ def _usable(document: dict[str, Any]) -> Iterator[PyJWK]:
     for jwk in keys[:100]:
         if not isinstance(jwk, dict) or "d" in jwk or jwk.get("use", "sig") != "sig":
             continue
-        algorithm = _ALGORITHMS.get((jwk.get("kty"), jwk.get("crv")))
+        named = jwk.get("kty"), jwk.get("crv")  # compared, since what they are may be no key of a dict
+        algorithm = next((algorithm for kind, algorithm in _ALGORITHMS.items() if kind == named), None)
         if algorithm is None or jwk.get("alg", algorithm) not in _NAMES[algorithm] or not isinstance(jwk.get("kid"), str | None):
             continue
         try:
