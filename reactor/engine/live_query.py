@@ -89,7 +89,7 @@ class Subscription(Generic[O]):
             hold the same.
     """
 
-    __slots__ = ("_closed", "_identity", "_journal", "_key", "_queries", "_run", "live", "watcher")
+    __slots__ = ("_asked", "_closed", "_identity", "_journal", "_key", "_queries", "_run", "live", "watcher")
 
     def __init__(
         self,
@@ -106,6 +106,7 @@ class Subscription(Generic[O]):
         self._identity = identity
         self._journal = journal
         self._run = run
+        self._asked = Ts(0)  # by ``at``, the last time
         self._closed = False
         self.watcher = watcher
         self.live = queries._join(self, key, identity, journal, run, (_SHARED, identity), cause)
@@ -113,12 +114,15 @@ class Subscription(Generic[O]):
     def at(self, pin: Pin) -> O | asyncio.Future[O]:
         """The result as of the pinned ts: at once when it is known or the run did not suspend, else a future.
 
+        If others have a newer one by then, the watcher is told that this is stale: it was not when that one came to be.
+
         Cancelling the future cancels this wait, not the run, which others may share.
 
         Raises, as the future does:
             StoreUnavailable: the database did not answer. Ask again, at a later pin.
         """
         live = self.live
+        self._asked = pin.ts
         outcome = live.at(pin)
         if isinstance(outcome, asyncio.Future):
             pin.retain()
@@ -128,6 +132,8 @@ class Subscription(Generic[O]):
             return later
         if outcome.identity_used and self._foreign(live, outcome):
             return self.at(pin)
+        if live.ts > pin.ts:
+            self._tell_overtaken(pin.ts)
         return outcome
 
     def known(self, ts: Ts) -> O | None:
@@ -171,7 +177,14 @@ class Subscription(Generic[O]):
             finally:
                 if self._closed:
                     self.live.leave(self)
+        if live.ts > pin.ts:
+            self._tell_overtaken(pin.ts)
         return outcome
+
+    def _tell_overtaken(self, ts: Ts) -> None:
+        """The result as of ``ts`` is not the newest, and no commit to come makes it stale: only the newest is registered."""
+        if ts == self._asked and not self._closed:
+            self.watcher.invalidated(self)
 
     def _foreign(self, live: LiveQuery[O], outcome: O) -> bool:
         """Whether ``outcome``, of ``live``, turned out to depend on another's identity. Then this holds a live query of its own."""

@@ -380,6 +380,29 @@ async def test_a_run_that_was_overtaken_changes_nothing(store: GatedStore) -> No
 
 
 @pytest.mark.anyio
+@pytest.mark.parametrize("suspends", [False, True])
+async def test_one_whose_result_was_overtaken_by_that_of_another_is_told(store: GatedStore, suspends: bool) -> None:
+    async with running(store) as engine:
+        slow = Slow(Asked())
+        one, other = (Watch(engine, slow if suspends else asking(Asked())) for _ in range(2))
+        before = engine.pin()
+        asked = [one.at(before)] if suspends else []
+        await commit(engine, {}, {1: ("a", 1.0)})
+        pin = engine.pin()
+        newest = other.at(pin)
+        await slow.let_on(1)
+        await later(newest)
+        asked = asked or [one.at(before)]
+        await slow.let_on()
+        assert (await later(asked[0])).value == ()
+        assert (one.told, other.told) == (1, 0)
+        assert one.at(pin) is await later(newest)
+        assert (one.told, other.told) == (1, 0)
+        for held in (before, pin):
+            held.release()
+
+
+@pytest.mark.anyio
 async def test_watchers_of_one_query_share_its_run_also_while_it_goes_on(store: GatedStore) -> None:
     async with running(store) as engine:
         slow = Slow(Asked())

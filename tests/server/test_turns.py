@@ -53,6 +53,17 @@ async def test_who_waits_for_many_queries_may_change_what_it_asks_for_and_is_ans
         assert client.results[MANY - 1]["type"] == "QueryRemoved"
 
 
+async def test_a_query_that_another_client_has_seen_newer_meanwhile_is_told_of_it(t: TestBackend) -> None:
+    last = f"{MANY - 1}"
+    async with socket(t, direct=True) as greedy, socket(t, direct=True) as other:
+        greedy.modify(*adds("notes:texts"))
+        await turns(10)
+        await t.mutation("notes:add", list=last, text="a")
+        assert await other.result(other.subscribe("notes:texts", list=last)) == ["a"]
+        assert greedy.unread == 0
+        await greedy.until(MANY - 1, ["a"])
+
+
 async def test_a_client_may_leave_while_its_queries_are_asked(t: TestBackend) -> None:
     async with socket(t, direct=True) as client:
         client.modify(*adds("notes:texts"))
