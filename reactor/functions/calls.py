@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import random
+import time
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
     from reactor.functions.runner import Runner
 
 __all__ = ["ActionCalls", "Invocation"]
+
+#: What an action calls may wait for nothing: after so long everybody else has a turn, or a loop of such calls would hold up the node.
+TURN_S = 0.02
 
 
 def check_depth(function: Function[..., Any], depth: int, limits: Limits) -> None:
@@ -195,7 +199,7 @@ class _Nested(Struct, eq=False):
 class ActionCalls:
     """The calls of an action: each query and mutation in a transaction of its own."""
 
-    __slots__ = ("_auth", "_caller", "_run", "_runner", "_scheduled")
+    __slots__ = ("_auth", "_caller", "_run", "_runner", "_scheduled", "_until")
 
     def __init__(self, runner: Runner, caller: Caller, run: Run) -> None:
         self._runner = runner
@@ -204,9 +208,15 @@ class ActionCalls:
         self._auth = Auth(caller.identity)
         self._run = run
         self._scheduled = Scheduled()
+        self._until = time.perf_counter() + TURN_S
 
     async def call(self, kind: str, function: Function[..., Any] | str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         runner, caller = self._runner, self._caller
+        while time.perf_counter() > (until := self._until):
+            await asyncio.sleep(0)
+            if self._until == until:
+                self._until = time.perf_counter() + TURN_S
+                break  # the first of parallel ones; they look again whether it has left them time
         called, text = self._called(kind, function, args, kwargs)
         if kind == "action":
             return self._result(called, await runner.action(called.path, text, caller, depth=self._run.depth + 1))

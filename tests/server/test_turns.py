@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
+from collections.abc import Coroutine
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
+import reactor.functions.calls
 import reactor.server.connection
 from reactor.engine.live_query import LiveQueries
 from reactor.functions.runner import Runner
@@ -125,7 +127,8 @@ async def test_mutations_that_fail_do_not_run_in_one_turn(t: TestBackend, monkey
         assert ran == MANY
 
 
-async def test_the_queries_of_one_request_do_not_run_in_one_turn(t: TestBackend) -> None:
+async def passed_during(work: Coroutine[Any, Any, object]) -> int:
+    """How many turns others had."""
     passed = 0
 
     async def others() -> None:
@@ -135,9 +138,19 @@ async def test_the_queries_of_one_request_do_not_run_in_one_turn(t: TestBackend)
             await asyncio.sleep(0)
 
     counting = asyncio.ensure_future(others())
-    await post(t, "/api/query_batch", {"queries": [{"path": "notes:texts", "args": {"list": "a"}}] * MANY})
+    await work
     counting.cancel()
-    assert passed >= MANY
+    return passed
+
+
+async def test_the_queries_of_one_request_do_not_run_in_one_turn(t: TestBackend) -> None:
+    asking = post(t, "/api/query_batch", {"queries": [{"path": "notes:texts", "args": {"list": "a"}}] * MANY})
+    assert await passed_during(asking) >= MANY
+
+
+async def test_what_an_action_calls_does_not_run_in_one_turn(t: TestBackend, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reactor.functions.calls, "TURN_S", 0.0)
+    assert await passed_during(t.action("notes:look_often", list="a", times=MANY)) >= MANY
 
 
 def test_a_node_that_runs_one_function_after_another_does_not_hang() -> None:

@@ -53,6 +53,12 @@ async def add_all(ctx: ActionCtx, list: str, texts: list[str]) -> int:
     return len(texts)
 
 
+@action
+async def look_often(ctx: ActionCtx, list: str, times: float) -> None:
+    for _ in range(int(times)):
+        await ctx.run_query(texts, list=list)
+
+
 @internal_mutation
 async def hidden(ctx: MutationCtx, list: str) -> str:
     await ctx.db.insert(Note(list=list, text="hidden"))
