@@ -422,9 +422,10 @@ class Connection:
                     # Nothing was written, and another node, or this one later, can: the client sends it again when it reconnects.
                     self._mutations.clear()
                     self._close(_Closed(1011, "InternalServerError"))
-                elif not answered:
-                    durable(outcome)
-                    # It has waited for no commit, and neither may those behind it, which come in the same read.
+                elif not answered or request is None:
+                    if not answered:
+                        durable(outcome)
+                    # It may have waited for no commit, and neither may those behind it, which come in the same read.
                     await asyncio.sleep(0)
         finally:
             self._mutating = False

@@ -109,7 +109,12 @@ async def test_of_many_changes_of_identity_only_the_last_is_looked_at(t: TestBac
         assert (subscribed, t._runner.engine.live.runs) == (MANY, runs + MANY)
 
 
-async def test_mutations_that_fail_do_not_run_in_one_turn(t: TestBackend, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("session", "call"), [("", ("failing:refuses", {"data": None})), (None, ("notes:look", {"list": "a"}))], ids=["failing", "no session"]
+)
+async def test_mutations_that_wait_for_no_commit_do_not_run_in_one_turn(
+    t: TestBackend, monkeypatch: pytest.MonkeyPatch, session: str | None, call: tuple[str, dict[str, Any]]
+) -> None:
     ran = 0
     mutation = Runner.mutation
 
@@ -119,9 +124,10 @@ async def test_mutations_that_fail_do_not_run_in_one_turn(t: TestBackend, monkey
         return await mutation(*args, **kwargs)
 
     monkeypatch.setattr(Runner, "mutation", counted)
-    async with socket(t, direct=True) as client:
+    path, args = call
+    async with socket(t, direct=True, session=session) as client:
         for _ in range(MANY):
-            client.mutate("failing:refuses", data=None)
+            client.mutate(path, **args)
         assert ran == 1
         await client.reflected()
         assert ran == MANY
