@@ -681,9 +681,10 @@ class Connection:
                 await asyncio.sleep(0)
             running: set[asyncio.Future[Any]] = {result for _, result in waiting.results if isinstance(result, asyncio.Future)}
             while running and self._closing is None:
-                self._woken = asyncio.get_running_loop().create_future()
-                await asyncio.wait({*running, self._woken}, return_when=asyncio.FIRST_COMPLETED)
-                running = {result for result in running if not result.done()}
+                if not self.session.responses:  # some may have come since the round began
+                    self._woken = asyncio.get_running_loop().create_future()
+                    await asyncio.wait({*running, self._woken}, return_when=asyncio.FIRST_COMPLETED)
+                    running = {result for result in running if not result.done()}
                 while self.session.responses:
                     await self._frame(self._response())
             if self._closing is not None:

@@ -16,7 +16,7 @@ from reactor.engine.live_query import LiveQueries
 from reactor.functions.runner import Runner
 from reactor.server.supervisor import _Board
 from reactor.testing import TestBackend
-from tests.server.gates import turns
+from tests.server.gates import gate, turns
 from tests.server.support import ADMIN_KEY, post, socket
 
 pytestmark = [pytest.mark.anyio, pytest.mark.sqlite_only("what waits for nothing")]
@@ -53,6 +53,18 @@ async def test_who_waits_for_many_queries_may_change_what_it_asks_for_and_is_ans
         await client.until(0, ["a"])
         await client.until(MANY - 2, ["a"])
         assert client.results[MANY - 1]["type"] == "QueryRemoved"
+
+
+@pytest.mark.parametrize("later", range(6))
+async def test_an_answer_does_not_wait_for_a_query_whenever_it_comes(t: TestBackend, later: int) -> None:
+    async with socket(t, direct=True) as client:
+        slow = {"type": "Add", "queryId": MANY, "udfPath": "gated:texts", "args": [{"name": "held", "list": "a"}]}
+        client.modify(slow, *adds("notes:texts")[:2])
+        await turns(later)
+        client.mutate("failing:refuses", data=None)
+        assert (await client.receive())["type"] == "MutationResponse"
+        gate("held").open()
+        await client.reflected()
 
 
 async def test_a_query_that_another_client_has_seen_newer_meanwhile_is_told_of_it(t: TestBackend) -> None:
