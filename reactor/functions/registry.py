@@ -276,9 +276,14 @@ def _defined_twice(module: ModuleType) -> dict[str, tuple[int, int]]:
         return {}  # no text, or saved again meanwhile
     lines: dict[str, list[int]] = {}
     for statement in statements:
-        if isinstance(statement, ast.AsyncFunctionDef):
+        if isinstance(statement, ast.AsyncFunctionDef) and not any(_is_overload(decorator) for decorator in statement.decorator_list):
             lines.setdefault(statement.name, []).append(statement.lineno)
     return {name: (found[0], found[1]) for name, found in lines.items() if len(found) > 1}
+
+
+def _is_overload(decorator: ast.expr) -> bool:
+    """Whether it is for type checkers: such a definition is meant to be replaced."""
+    return "overload" in (getattr(decorator, "id", None), getattr(decorator, "attr", None))
 
 
 def _settings(modules: Iterable[ModuleType]) -> Iterator[type[EnvSettings]]:

@@ -265,6 +265,16 @@ async def test_code_that_does_not_load_is_named_and_the_version_before_goes_on(
         await client.until(query, ["ONE", "TWO"])
 
 
+@pytest.mark.parametrize("overload", ["overload", "typing.overload"])
+async def test_a_function_may_have_overloads(app: App, overload: str) -> None:
+    async with app.running() as node, client_of(node) as (client, query):
+        body = SHOUTS.partition("@query\n")[2]
+        head = f"import typing\nfrom typing import overload\n{SHOUTS.partition('@query')[0]}"
+        app.write(SCHEMA, f"{head}@{overload}\nasync def texts(ctx: QueryCtx) -> list[str]: ...\n@query\n{body}")
+        await push(node.runner)
+        await client.until(query, ["ONE"])
+
+
 @pytest.mark.parametrize(
     ("fields", "says"),
     [
