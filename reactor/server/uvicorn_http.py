@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Callable, Coroutine, MutableMapping
-from contextvars import copy_context
+from contextvars import Context, copy_context
 from functools import lru_cache
 from typing import Any, NamedTuple, Protocol, TypeAlias, cast
 
@@ -214,6 +214,11 @@ class HttpProtocol(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         self._flow.held = len(self.pipeline) > 1  # but for the one that is next
         super().on_response_complete()
+
+    def _start_asgi_task(self, *args: Any) -> None:
+        # One that waited for its turn is begun where the answer before it was completed, which may be inside of an HTTP action. It is
+        # no part of that, with which it would end.
+        Context().run(super()._start_asgi_task, *args)
 
     def pause_writing(self) -> None:
         super().pause_writing()

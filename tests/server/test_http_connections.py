@@ -235,6 +235,14 @@ async def test_no_more_is_read_while_requests_wait_for_their_turn(url: str, monk
     assert len(waiting) > 2 and set(waiting) == {0}
 
 
+async def test_requests_that_wait_for_their_turn_behind_an_action_are_answered(url: str) -> None:
+    async with connected(url) as (reader, writer):
+        writer.write(b"GET /who HTTP/1.1\r\nhost: x\r\n\r\n" * 10)
+        async with asyncio.timeout(5):
+            for _ in range(10):
+                await reader.readuntil(b"\r\n\r\nnobody")
+
+
 async def test_after_a_large_read_of_a_body_that_nobody_wants_others_have_a_turn(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     reading: list[bool] = []
     data_received = HttpProtocol.data_received
