@@ -425,7 +425,7 @@ class Committer:
                 self._forget_accepted()
         finally:
             self._open.set()
-            if self._favoured:
+            if self._favoured and self._ended is None:
                 self._idle.clear()
                 self._wake.set()
 
