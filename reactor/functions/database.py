@@ -29,7 +29,7 @@ from reactor.values.interval import FULL
 if TYPE_CHECKING:
     from reactor.functions.function import Function
 
-__all__ = ["DocumentQuery", "Reader", "Writer", "holds", "missing", "system"]
+__all__ = ["DocumentQuery", "Reader", "View", "Writer", "holds", "missing", "system"]
 
 D = TypeVar("D", bound=Document)
 R = TypeVar("R", bound="Reader")
@@ -597,7 +597,7 @@ class Writer(Reader):
             raise SchemaError(f"{doing} table {table.name!r}: the document does not fit: {'; '.join(reasons(error)[:5])}.") from None
 
 
-class _View:
+class View:
     """What waits for the nested calls of the db that it is a view of, also for the first one, which may begin while it is used."""
 
     __slots__ = ()
@@ -612,11 +612,11 @@ class _View:
         self._db.nested = lock
 
 
-class _ReaderView(_View, Reader):
+class _ReaderView(View, Reader):
     __slots__ = ("_db",)
 
 
-class _WriterView(_View, Writer):
+class _WriterView(View, Writer):
     __slots__ = ("_db",)
 
 

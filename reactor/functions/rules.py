@@ -5,21 +5,18 @@ from __future__ import annotations
 import inspect
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeAlias, TypeVar, overload
+from typing import Any, Literal, NamedTuple, Protocol, TypeAlias, TypeVar, overload
 
 from reactor.engine.store import Row
 from reactor.engine.transaction import Transaction
 from reactor.errors import AccessDenied, ReactorError, SchemaError, ValueFormatError
 from reactor.functions.context import MutationCtx, QueryCtx
-from reactor.functions.database import DocumentQuery, Reader, Writer, holds, missing
+from reactor.functions.database import DocumentQuery, Reader, View, Writer, holds, missing
 from reactor.schema.catalog import Table
 from reactor.schema.document import Document
 from reactor.schema.index import IndexRange
 from reactor.values import codec
 from reactor.values.ids import Id
-
-if TYPE_CHECKING:
-    import asyncio
 
 __all__ = ["Rules"]
 
@@ -145,7 +142,7 @@ class Rule(NamedTuple):
 _DENY = Rule(lambda ctx, document: False, False)
 
 
-class RuledReader(Reader):
+class RuledReader(View, Reader):
     """A reader whose documents pass the rules. Reads through another, whose transaction and turns are its own."""
 
     def __init__(self, db: Reader, rules: Rules, ctx: QueryCtx) -> None:
@@ -164,14 +161,6 @@ class RuledReader(Reader):
     @_tx.setter
     def _tx(self, tx: Transaction) -> None:
         raise ReactorError("A db with rules ends with the one that it reads through.")
-
-    @property
-    def nested(self) -> asyncio.Lock | None:
-        return self._db.nested
-
-    @nested.setter
-    def nested(self, lock: asyncio.Lock | None) -> None:
-        self._db.nested = lock
 
     async def get(self, document: Any, id: Any = None, /) -> Any:
         found = await (super().get(document) if id is None else super().get(document, id))

@@ -170,9 +170,8 @@ class _Supervisor:
                 if self._stopping or status == 0:
                     return max(status, 0)
                 if not ever_served and status > 0:
-                    return (
-                        status  # it could not start, and has said why. One that could may find its database away, and other nodes serve on
-                    )
+                    # It could not start, and has said why. One that could before may find its database away, and other nodes serve on.
+                    return status
                 if not served:
                     time.sleep(max(0.0, started + RESTART_S - time.monotonic()))
 
