@@ -177,7 +177,7 @@ async def test_a_head_that_comes_byte_by_byte_is_dropped(t: TestBackend, url: st
                 writer.write(b"GET /who HTTP/1.1\r\nhost: x\r\nx-a: ")
                 while True:
                     writer.write(b"a")
-                    await asyncio.sleep(0.02)
+                    await asyncio.sleep(0)
 
         dripping = asyncio.ensure_future(drip())
         assert await ended(reader) == b""
@@ -205,7 +205,7 @@ async def test_what_follows_the_last_chunk_of_a_body_does_not_grow_for_ever(t: T
                 writer.write(b"0\r\n")
                 while True:
                     writer.write(b"x-a: b\r\n" * 1000)
-                    await asyncio.sleep(0.02)
+                    await asyncio.sleep(0)
 
         going_on = asyncio.ensure_future(go_on())
         assert await ended(reader) == b""
